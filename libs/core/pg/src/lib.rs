@@ -1,2 +1,8 @@
+//! What PostgreSQL defined and Redoubt obeys: pages, WAL, `pg_control`, the data directory, wire
+//! messages.
+//!
+//! Everything here is pure: bytes in, values or errors out. Bytes come from computes, which are
+//! hostile to the storage, so nothing here trusts a length or an offset.
 #![forbid(unsafe_code)]
-//! (contract pending)
+
+pub mod wire;
