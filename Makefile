@@ -1,0 +1,49 @@
+# `make` prints this list. A target's work of more than three lines is a file in scripts/.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/redoubt
+export PATH := $(CACHE)/bin:$(PATH)
+SECONDS ?= 20
+NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
+.DEFAULT_GOAL := help
+.PHONY: help deps build run test fmt lint unit doc deny tidy fuzz clean
+
+help: ## print this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+deps: ## install the Debian packages that are missing (root)
+	@scripts/install-deps
+
+build: deps ## build everything, release
+	cargo build --release --locked --workspace
+
+run: build ## what runs today: the part of the tour that exists
+	@scripts/tour
+
+test: deps fmt lint unit doc deny tidy ## everything that must hold before a change lands
+
+fmt: ## formatting
+	cargo fmt --all --check
+
+lint: ## clippy, warnings are errors
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+unit: ## tests of every crate
+	cargo $(NEXTEST) --locked --workspace
+	cargo test --quiet --locked --workspace --doc
+
+doc: ## the reference builds without a warning
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
+
+deny: ## licences, bans, sources of dependencies
+	@scripts/cargo-tool deny 0.20.2
+	cargo deny --locked check bans licenses sources
+
+tidy: ## arrows, fences and promises about the tree itself
+	cargo build --quiet --locked --package redoubt
+	scripts/pytest tidy
+
+fuzz: ## every fuzz target, SECONDS=20 each
+	@scripts/cargo-tool fuzz 0.13.2
+	scripts/fuzz $(SECONDS)
+
+clean: ## remove what a build left in the checkout
+	cargo clean
