@@ -60,7 +60,14 @@ pub struct RelTag {
 
 impl fmt::Debug for RelTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}{}", self.spc, self.db, self.rel, self.fork.suffix())
+        write!(
+            f,
+            "{}/{}/{}{}",
+            self.spc,
+            self.db,
+            self.rel,
+            self.fork.suffix()
+        )
     }
 }
 
@@ -165,7 +172,12 @@ impl Key {
     pub const MAX: Self = Self([0xFF; Self::BYTES]);
 
     const fn pack(kind: u8, a: u32, b: u32, c: u32, d: u8, e: u32) -> Self {
-        let (a, b, c, e) = (a.to_be_bytes(), b.to_be_bytes(), c.to_be_bytes(), e.to_be_bytes());
+        let (a, b, c, e) = (
+            a.to_be_bytes(),
+            b.to_be_bytes(),
+            c.to_be_bytes(),
+            e.to_be_bytes(),
+        );
         Self([
             kind, a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d, e[0],
             e[1], e[2], e[3],
@@ -186,9 +198,7 @@ impl Key {
             KeyKind::RelSize(r) => Self::pack(0, r.spc, r.db, r.rel, r.fork as u8, u32::MAX),
             KeyKind::RelBlock(r, block) => Self::pack(0, r.spc, r.db, r.rel, r.fork as u8, block),
             KeyKind::SlruSegments(slru) => Self::pack(1, slru as u32, 0, 0, 0, 0),
-            KeyKind::SlruSize(slru, segment) => {
-                Self::pack(1, slru as u32, 1, segment, 0, u32::MAX)
-            }
+            KeyKind::SlruSize(slru, segment) => Self::pack(1, slru as u32, 1, segment, 0, u32::MAX),
             KeyKind::SlruBlock(slru, segment, block) => {
                 Self::pack(1, slru as u32, 1, segment, 0, block)
             }
@@ -204,15 +214,25 @@ impl Key {
     /// What this key names; `None` for bytes that no [`KeyKind`] makes.
     #[must_use]
     pub fn kind(&self) -> Option<KeyKind> {
-        let (a, b, c, d, e) =
-            (self.word(1), self.word(5), self.word(9), self.0[13], self.word(14));
+        let (a, b, c, d, e) = (
+            self.word(1),
+            self.word(5),
+            self.word(9),
+            self.0[13],
+            self.word(14),
+        );
         let slru = || SlruKind::from_number(u8::try_from(a).ok()?);
         let kind = match (self.0[0], a, b, c, d, e) {
             (0, 0, 0, 0, 0, 0) => KeyKind::Databases,
             (0, spc, db, 0, 0, 0) => KeyKind::RelMap { spc, db },
             (0, spc, db, 0, 0, 1) => KeyKind::Relations { spc, db },
             (0, spc, db, rel, fork, block) => {
-                let tag = RelTag { spc, db, rel, fork: Fork::from_number(fork)? };
+                let tag = RelTag {
+                    spc,
+                    db,
+                    rel,
+                    fork: Fork::from_number(fork)?,
+                };
                 if block == u32::MAX {
                     KeyKind::RelSize(tag)
                 } else {
@@ -289,7 +309,12 @@ impl<'de> Deserialize<'de> for Key {
 mod tests {
     use super::*;
 
-    const TAG: RelTag = RelTag { spc: 1663, db: 5, rel: 16384, fork: Fork::Vm };
+    const TAG: RelTag = RelTag {
+        spc: 1663,
+        db: 5,
+        rel: 16384,
+        fork: Fork::Vm,
+    };
 
     #[test]
     fn every_kind_is_read_back_from_its_key() {

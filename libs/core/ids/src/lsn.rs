@@ -94,8 +94,8 @@ impl FromStr for Lsn {
         let refuse = || LsnParseError(text.to_owned());
         let (high, low) = text.split_once('/').ok_or_else(refuse)?;
         let half = |digits: &str| {
-            let hexadecimal = (1..=8).contains(&digits.len())
-                && digits.bytes().all(|b| b.is_ascii_hexdigit());
+            let hexadecimal =
+                (1..=8).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
             if !hexadecimal {
                 return Err(refuse());
             }
@@ -113,7 +113,9 @@ impl Serialize for Lsn {
 
 impl<'de> Deserialize<'de> for Lsn {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 
@@ -123,9 +125,11 @@ mod tests {
 
     #[test]
     fn text_form_is_that_of_postgres() {
-        for (value, text) in
-            [(0x1_481_660, "0/1481660"), (0xA_0000_00FF, "A/FF"), (u64::MAX, "FFFFFFFF/FFFFFFFF")]
-        {
+        for (value, text) in [
+            (0x1_481_660, "0/1481660"),
+            (0xA_0000_00FF, "A/FF"),
+            (u64::MAX, "FFFFFFFF/FFFFFFFF"),
+        ] {
             assert_eq!(Lsn(value).to_string(), text);
             assert_eq!(text.parse(), Ok(Lsn(value)));
         }
@@ -133,7 +137,18 @@ mod tests {
 
     #[test]
     fn text_that_is_not_a_position_is_refused() {
-        for text in ["", "/", "0", "0/", "/0", "0/+1", "0/123456789", "G/0", "0/0/0", " 0/0"] {
+        for text in [
+            "",
+            "/",
+            "0",
+            "0/",
+            "/0",
+            "0/+1",
+            "0/123456789",
+            "G/0",
+            "0/0/0",
+            " 0/0",
+        ] {
             assert!(text.parse::<Lsn>().is_err(), "{text:?}");
         }
     }

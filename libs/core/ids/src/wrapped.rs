@@ -33,7 +33,12 @@ impl WrapSlot {
 
 impl fmt::Debug for WrapSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WrapSlot(kek {} version {})", self.kek_id(), self.kek_version())
+        write!(
+            f,
+            "WrapSlot(kek {} version {})",
+            self.kek_id(),
+            self.kek_version()
+        )
     }
 }
 
