@@ -1,1 +1,10 @@
-//! (contract pending)
+//! The contracts between processes: what they ask each other, how they refuse, and the client.
+#![forbid(unsafe_code)]
+
+mod client;
+mod grade;
+pub mod keys;
+pub mod timeline;
+
+pub use client::{Client, ClientError};
+pub use grade::{ErrorBody, Grade};
