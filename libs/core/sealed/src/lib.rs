@@ -9,7 +9,10 @@ mod cipher;
 pub mod header;
 mod keys;
 mod kind;
+pub mod log;
 pub mod object;
+pub mod record;
+pub mod slots;
 pub mod wrap;
 
 pub use header::HEADER_BYTES;
