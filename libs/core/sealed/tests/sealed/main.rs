@@ -1,0 +1,14 @@
+//! What an adversary with full control of the stored bytes can and cannot do, and the bytes of
+//! version 1 as they were first written.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failing test is to stop"
+)]
+
+mod golden;
+mod log;
+mod object;
+mod record;
+mod support;
+mod wrap;
