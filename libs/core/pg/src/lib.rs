@@ -5,4 +5,10 @@
 //! hostile to the storage, so nothing here trusts a length or an offset.
 #![forbid(unsafe_code)]
 
+mod cursor;
+pub mod page;
+mod version;
+pub mod wal;
 pub mod wire;
+
+pub use version::{PgMajor, UnsupportedVersion};
