@@ -1,0 +1,44 @@
+//! Why a key cannot be used; every error names the tenant and the state, never just "I/O" (K6).
+
+use api::Grade;
+use api::keys::{KeyErrorKind, RevokeReason};
+use ids::TenantId;
+
+/// A key of a tenant cannot be had or used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The tenant is fenced.
+    #[error("the keys of tenant {tenant} are revoked: {reason:?}")]
+    Revoked {
+        /// The tenant.
+        tenant: TenantId,
+        /// Why.
+        reason: RevokeReason,
+    },
+    /// The lease ran out, and no keymanager renewed it.
+    #[error("the lease on the keys of tenant {tenant} ended")]
+    LeaseEnded {
+        /// The tenant.
+        tenant: TenantId,
+    },
+    /// The request was refused.
+    #[error("tenant {tenant}: {kind}")]
+    Refused {
+        /// The tenant.
+        tenant: TenantId,
+        /// Why.
+        kind: KeyErrorKind,
+    },
+}
+
+impl KeyError {
+    /// How a caller should take it.
+    #[must_use]
+    pub const fn grade(&self) -> Grade {
+        match self {
+            Self::Revoked { .. } => Grade::KeyUnavailable,
+            Self::LeaseEnded { .. } => KeyErrorKind::LeaseEnded.grade(),
+            Self::Refused { kind, .. } => kind.grade(),
+        }
+    }
+}

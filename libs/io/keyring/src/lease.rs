@@ -1,0 +1,242 @@
+//! The guards (K5): a lease with its deadline, and keys that live no longer than it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use api::keys::{KeyErrorKind, RevokeReason};
+use ids::{KekId, KekVersion, TenantId, WrapSlot};
+use sealed::{Dek, Kek};
+use service::clock::boottime;
+use service::entropy::OsEntropy;
+use tokio::sync::watch;
+
+use crate::KeyError;
+
+/// Above this number of cached keys, those that nobody holds are dropped.
+const CACHED_KEYS: usize = 65_536;
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One lease of one tenant: it ends by its deadline or by a fence, and never comes back.
+pub(crate) struct Lease {
+    tenant: TenantId,
+    epoch: u64,
+    /// Milliseconds of BOOTTIME (K2).
+    deadline_ms: AtomicU64,
+    fenced: watch::Sender<Option<RevokeReason>>,
+    running: watch::Sender<u64>,
+    kek: Arc<Kek>,
+    kek_id: KekId,
+    kek_version: KekVersion,
+    keys: Mutex<HashMap<WrapSlot, Weak<LeasedDek>>>,
+}
+
+impl Lease {
+    pub(crate) fn new(tenant: TenantId, epoch: u64, deadline_ms: u64, kek: Arc<Kek>) -> Self {
+        Self {
+            tenant,
+            epoch,
+            deadline_ms: AtomicU64::new(deadline_ms),
+            fenced: watch::Sender::new(None),
+            running: watch::Sender::new(0),
+            kek,
+            kek_id: KekId(tenant.0),
+            kek_version: KekVersion(1),
+            keys: Mutex::new(HashMap::new()),
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), KeyError> {
+        if let Some(reason) = *self.fenced.borrow() {
+            return Err(KeyError::Revoked {
+                tenant: self.tenant,
+                reason,
+            });
+        }
+        let now = u64::try_from(boottime().as_millis()).unwrap_or(u64::MAX);
+        if now >= self.deadline_ms.load(Ordering::Acquire) {
+            return Err(KeyError::LeaseEnded {
+                tenant: self.tenant,
+            });
+        }
+        Ok(())
+    }
+
+    /// K6: the flag first, then the drain of at most `drain`, then no key is left in memory.
+    pub(crate) async fn fence(&self, reason: RevokeReason, drain: Duration) {
+        self.fenced
+            .send_if_modified(|fenced| fenced.replace(reason).is_none());
+        let mut running = self.running.subscribe();
+        // Both the end of the drain and its timeout lead to the same next step.
+        drop(tokio::time::timeout(drain, running.wait_for(|count| *count == 0)).await);
+        for key in lock(&self.keys)
+            .drain()
+            .filter_map(|(_, key)| key.upgrade())
+        {
+            key.wipe();
+        }
+    }
+
+    fn hold(self: &Arc<Self>, slot: &WrapSlot, dek: Dek) -> Result<Arc<LeasedDek>, KeyError> {
+        let held = Arc::new(LeasedDek {
+            lease: Arc::clone(self),
+            dek: RwLock::new(Some(dek)),
+        });
+        let mut keys = lock(&self.keys);
+        // Checked under the lock under which a fence drains: no key slips in behind it.
+        self.check()?;
+        if keys.len() >= CACHED_KEYS {
+            keys.retain(|_, key| key.strong_count() > 0);
+        }
+        keys.insert(slot.clone(), Arc::downgrade(&held));
+        Ok(held)
+    }
+}
+
+/// The keys of one tenant for the time of one lease. After a fence or the lease's end this
+/// handle stays closed; a new one comes from [`crate::Keyring::tenant`].
+#[derive(Clone)]
+pub struct TenantKeys {
+    pub(crate) lease: Arc<Lease>,
+}
+
+impl TenantKeys {
+    /// The tenant.
+    #[must_use]
+    pub fn tenant(&self) -> TenantId {
+        self.lease.tenant
+    }
+
+    /// The epoch of the lease: it grows with every fence.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.lease.epoch
+    }
+
+    /// Whether answers may leave (K5); to be asked when they do, not only when a file is opened.
+    ///
+    /// # Errors
+    /// [`KeyError::Revoked`] after a fence, [`KeyError::LeaseEnded`] after the deadline.
+    pub fn check(&self) -> Result<(), KeyError> {
+        self.lease.check()
+    }
+
+    /// Begins an operation for whose end a fence waits, up to its drain time (K6).
+    ///
+    /// # Errors
+    /// As [`TenantKeys::check`].
+    pub fn begin(&self) -> Result<Operation, KeyError> {
+        self.lease.running.send_modify(|count| *count += 1);
+        let operation = Operation {
+            lease: Arc::clone(&self.lease),
+        };
+        // After counting: a fence either sees this operation or is seen by it.
+        self.lease.check()?;
+        Ok(operation)
+    }
+
+    /// A fresh key and its wrapped form.
+    ///
+    /// # Errors
+    /// As [`TenantKeys::check`].
+    pub async fn mint(&self) -> Result<(Arc<LeasedDek>, WrapSlot), KeyError> {
+        let lease = &self.lease;
+        lease.check()?;
+        let dek = Dek::generate(&mut OsEntropy);
+        let slot = sealed::wrap::wrap(
+            &lease.kek,
+            lease.tenant,
+            lease.kek_id,
+            lease.kek_version,
+            &dek,
+            &mut OsEntropy,
+        );
+        Ok((lease.hold(&slot, dek)?, slot))
+    }
+
+    /// The key that `slot` wraps.
+    ///
+    /// # Errors
+    /// As [`TenantKeys::check`]; [`KeyError::Refused`] where the slot does not open.
+    pub async fn open(&self, slot: &WrapSlot) -> Result<Arc<LeasedDek>, KeyError> {
+        let lease = &self.lease;
+        lease.check()?;
+        if let Some(held) = lock(&lease.keys).get(slot).and_then(Weak::upgrade) {
+            return Ok(held);
+        }
+        let dek = sealed::wrap::unwrap(&lease.kek, lease.tenant, slot).map_err(|_| {
+            KeyError::Refused {
+                tenant: lease.tenant,
+                kind: KeyErrorKind::BrokenSlot,
+            }
+        })?;
+        lease.hold(slot, dek)
+    }
+
+    /// Resolves with the reason when the tenant is fenced.
+    pub async fn fenced(&self) -> RevokeReason {
+        let mut fenced = self.lease.fenced.subscribe();
+        loop {
+            if let Some(reason) = *fenced.borrow_and_update() {
+                return reason;
+            }
+            if fenced.changed().await.is_err() {
+                // The sender lives in the lease that this handle holds.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// A running operation; a fence waits for its drop.
+pub struct Operation {
+    lease: Arc<Lease>,
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        self.lease
+            .running
+            .send_modify(|count| *count = count.saturating_sub(1));
+    }
+}
+
+/// A data key that can be used only while its lease runs.
+pub struct LeasedDek {
+    lease: Arc<Lease>,
+    dek: RwLock<Option<Dek>>,
+}
+
+impl LeasedDek {
+    /// Uses the key.
+    ///
+    /// # Errors
+    /// As [`TenantKeys::check`].
+    pub fn with<R>(&self, use_key: impl FnOnce(&Dek) -> R) -> Result<R, KeyError> {
+        let dek = self.dek.read().unwrap_or_else(PoisonError::into_inner);
+        self.lease.check()?;
+        match dek.as_ref() {
+            Some(dek) => Ok(use_key(dek)),
+            None => Err(KeyError::LeaseEnded {
+                tenant: self.lease.tenant,
+            }),
+        }
+    }
+
+    /// Whether answers made with this key may leave (K5).
+    ///
+    /// # Errors
+    /// As [`TenantKeys::check`].
+    pub fn check(&self) -> Result<(), KeyError> {
+        self.lease.check()
+    }
+
+    fn wipe(&self) {
+        // `Dek` is wiped by its drop.
+        *self.dek.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}

@@ -1,0 +1,197 @@
+//! The keyring of a process: one live lease per tenant.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use api::keys::RevokeReason;
+use ids::TenantId;
+use sealed::Kek;
+
+use crate::KeyError;
+use crate::lease::{Lease, TenantKeys, lock};
+
+/// The times of a fixed keyring.
+#[derive(Debug, Clone)]
+pub struct FixedConfig {
+    /// R: how long a fence waits for running operations (K2).
+    pub drain: Duration,
+    /// How long a lease runs; `None` for one that only a fence ends.
+    pub lease: Option<Duration>,
+}
+
+impl Default for FixedConfig {
+    fn default() -> Self {
+        Self {
+            drain: Duration::from_secs(5),
+            lease: None,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Tenant {
+    epoch: u64,
+    revoked: Option<RevokeReason>,
+    lease: Option<Arc<Lease>>,
+}
+
+/// The keys of all tenants that this process serves.
+pub struct Keyring {
+    kek: Arc<Kek>,
+    config: FixedConfig,
+    tenants: Mutex<HashMap<TenantId, Tenant>>,
+}
+
+impl Keyring {
+    /// A keyring for tests that needs no keymanager: every tenant has the same KEK.
+    #[must_use]
+    pub fn fixed(kek: [u8; 32]) -> Self {
+        Self::fixed_with(kek, FixedConfig::default())
+    }
+
+    /// As [`Keyring::fixed`], with its own times.
+    #[must_use]
+    pub fn fixed_with(kek: [u8; 32], config: FixedConfig) -> Self {
+        Self {
+            kek: Arc::new(Kek::from_bytes(kek)),
+            config,
+            tenants: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// The keys of `tenant`, under the lease that runs or a new one.
+    ///
+    /// # Errors
+    /// [`KeyError::Revoked`] while the tenant is fenced.
+    pub async fn tenant(&self, tenant: TenantId) -> Result<TenantKeys, KeyError> {
+        let mut tenants = lock(&self.tenants);
+        let entry = tenants.entry(tenant).or_default();
+        if let Some(reason) = entry.revoked {
+            return Err(KeyError::Revoked { tenant, reason });
+        }
+        if let Some(lease) = entry.lease.as_ref().filter(|lease| lease.check().is_ok()) {
+            return Ok(TenantKeys {
+                lease: Arc::clone(lease),
+            });
+        }
+        let deadline = self.config.lease.map_or(u64::MAX, |length| {
+            let end = service::clock::boottime() + length;
+            u64::try_from(end.as_millis()).unwrap_or(u64::MAX)
+        });
+        let lease = Arc::new(Lease::new(
+            tenant,
+            entry.epoch,
+            deadline,
+            Arc::clone(&self.kek),
+        ));
+        entry.lease = Some(Arc::clone(&lease));
+        Ok(TenantKeys { lease })
+    }
+
+    /// Fences `tenant` (K6): returns when its operations have drained and its keys are wiped.
+    pub async fn fence(&self, tenant: TenantId, reason: RevokeReason) {
+        let lease = {
+            let mut tenants = lock(&self.tenants);
+            let entry = tenants.entry(tenant).or_default();
+            entry.revoked = Some(reason);
+            entry.epoch += 1;
+            entry.lease.take()
+        };
+        if let Some(lease) = lease {
+            lease.fence(reason, self.config.drain).await;
+        }
+    }
+
+    /// Lifts a fence: the next [`Keyring::tenant`] gets a lease of a new epoch.
+    pub fn lift(&self, tenant: TenantId) {
+        lock(&self.tenants).entry(tenant).or_default().revoked = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TENANT: TenantId = TenantId([7; 16]);
+    const DISABLED: RevokeReason = RevokeReason::Disabled;
+
+    fn quick() -> Keyring {
+        let drain = Duration::from_millis(50);
+        Keyring::fixed_with([1; 32], FixedConfig { drain, lease: None })
+    }
+
+    #[tokio::test]
+    async fn a_minted_key_opens_and_another_tenant_cannot_open_it() {
+        let ring = quick();
+        let (minted, slot) = ring.tenant(TENANT).await.unwrap().mint().await.unwrap();
+        let opened = ring
+            .tenant(TENANT)
+            .await
+            .unwrap()
+            .open(&slot)
+            .await
+            .unwrap();
+        let bytes = minted.with(|dek| *dek.expose()).unwrap();
+        assert_eq!(opened.with(|dek| *dek.expose()).unwrap(), bytes);
+        let other = ring.tenant(TenantId([8; 16])).await.unwrap();
+        assert!(matches!(
+            other.open(&slot).await,
+            Err(KeyError::Refused { .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_fence_closes_old_handles_for_good_and_a_lift_begins_a_new_epoch() {
+        let ring = quick();
+        let keys = ring.tenant(TENANT).await.unwrap();
+        let (dek, slot) = keys.mint().await.unwrap();
+        ring.fence(TENANT, DISABLED).await;
+        let revoked = KeyError::Revoked {
+            tenant: TENANT,
+            reason: DISABLED,
+        };
+        assert_eq!(keys.fenced().await, DISABLED);
+        assert_eq!(keys.check(), Err(revoked.clone()));
+        assert_eq!(dek.with(|_| ()), Err(revoked.clone()));
+        assert_eq!(ring.tenant(TENANT).await.err(), Some(revoked));
+        ring.lift(TENANT);
+        let healed = ring.tenant(TENANT).await.unwrap();
+        assert!(healed.epoch() > keys.epoch() && healed.open(&slot).await.is_ok());
+        assert!(keys.check().is_err() && dek.check().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_fence_waits_for_operations_but_not_longer_than_the_drain() {
+        let ring = quick();
+        let keys = ring.tenant(TENANT).await.unwrap();
+        let operation = keys.begin().unwrap();
+        let started = service::clock::boottime();
+        ring.fence(TENANT, DISABLED).await;
+        let took = service::clock::boottime() - started;
+        assert!(
+            took >= Duration::from_millis(40) && took < Duration::from_secs(5),
+            "{took:?}"
+        );
+        assert!(keys.begin().is_err());
+        drop(operation);
+    }
+
+    #[tokio::test]
+    async fn a_lease_ends_by_itself() {
+        let lease = Some(Duration::from_millis(30));
+        let config = FixedConfig {
+            drain: Duration::ZERO,
+            lease,
+        };
+        let ring = Keyring::fixed_with([1; 32], config);
+        let keys = ring.tenant(TENANT).await.unwrap();
+        let (dek, _) = keys.mint().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        assert_eq!(
+            dek.with(|_| ()),
+            Err(KeyError::LeaseEnded { tenant: TENANT })
+        );
+        assert!(keys.check().is_err() && ring.tenant(TENANT).await.is_ok());
+    }
+}
