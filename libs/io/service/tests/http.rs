@@ -1,5 +1,5 @@
 //! HTTP with and without mutual TLS.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::net::SocketAddr;
 use std::path::Path;

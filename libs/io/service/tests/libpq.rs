@@ -1,5 +1,5 @@
 //! A client and a server of the PostgreSQL protocol talk to each other.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::net::SocketAddr;
 

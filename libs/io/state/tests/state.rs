@@ -1,5 +1,5 @@
 //! What is committed is there after the next opening, and damage is never hidden.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::fs::{self, OpenOptions};
 use std::ops::Bound;

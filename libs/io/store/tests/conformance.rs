@@ -1,5 +1,5 @@
 //! What every bucket has to do, on the local file system, and what happens when answers get lost.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
