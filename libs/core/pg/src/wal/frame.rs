@@ -1,0 +1,296 @@
+//! Cuts a stream of WAL bytes into records.
+//!
+//! The decoder is fed bytes in order, in pieces of any size, and gives records as they become
+//! whole. It checks page headers, lengths, checksums and the chain of `xl_prev`. After an error
+//! it stays where it is: the stream is damaged.
+
+use bytes::{Buf, Bytes, BytesMut};
+use ids::Lsn;
+
+use super::page_header::{
+    FIRST_IS_CONTRECORD, FIRST_IS_OVERWRITE_CONTRECORD, PageHeaderError, WAL_PAGE_BYTES, WalShape,
+};
+use super::record::{RECORD_HEADER_BYTES, RecordHeader};
+use super::rmgr;
+
+/// Longer records do not exist (`XLogRecordMaxSize`).
+const RECORD_BYTES_MAX: u32 = 1020 << 20;
+const OP_SWITCH: u8 = 0x40;
+
+/// The stream is not WAL, or damaged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// A page header is wrong.
+    #[error(transparent)]
+    Page(#[from] PageHeaderError),
+    /// A page continues no record, or another length than the record has left.
+    #[error("WAL page at {page} continues a record by {found} bytes, expected {expected}")]
+    Continuation {
+        /// Where the page begins.
+        page: Lsn,
+        /// What its header says.
+        found: u32,
+        /// What must be left.
+        expected: u32,
+    },
+    /// A record has a length that no record has: also where WAL ends in zeros.
+    #[error("WAL record at {lsn} has impossible length {bytes}")]
+    Length {
+        /// Where it begins.
+        lsn: Lsn,
+        /// What it says.
+        bytes: u32,
+    },
+    /// A checksum does not hold.
+    #[error("WAL record at {lsn} fails its checksum")]
+    Checksum {
+        /// Where the record begins.
+        lsn: Lsn,
+    },
+    /// The chain of records is broken.
+    #[error("WAL record at {lsn} says that {found} is before it, but {expected} is")]
+    Previous {
+        /// Where the record begins.
+        lsn: Lsn,
+        /// What it says.
+        found: Lsn,
+        /// What is so.
+        expected: Lsn,
+    },
+}
+
+#[derive(Debug)]
+enum State {
+    /// A record begins at the next byte, or after the page header that does.
+    Between,
+    /// Inside a record; `left` is what is still to come.
+    Inside {
+        start: Lsn,
+        bytes: BytesMut,
+        left: u32,
+    },
+    /// Inside the rest of a record that began before the stream did; padding included.
+    SkipRecord { left: u64 },
+    /// Up to there nothing means anything: padding, or the rest of a segment after a switch.
+    SkipTo(Lsn),
+}
+
+/// Cuts a stream of WAL bytes into records.
+#[derive(Debug)]
+pub struct Decoder {
+    shape: WalShape,
+    state: State,
+    buffer: BytesMut,
+    /// The position of the first byte of `buffer`.
+    at: Lsn,
+    /// Whether the first page may begin inside a record.
+    scanning: bool,
+    last: Option<(Lsn, Lsn)>,
+    failed: Option<FrameError>,
+}
+
+impl Decoder {
+    /// A decoder of bytes from `start` on, where a record begins, or the page that it begins on.
+    #[must_use]
+    pub fn new(shape: WalShape, start: Lsn) -> Self {
+        Self {
+            shape,
+            state: State::Between,
+            buffer: BytesMut::new(),
+            at: start,
+            scanning: false,
+            last: None,
+            failed: None,
+        }
+    }
+
+    /// A decoder of bytes from the beginning of a page, whatever stands there: the rest of a
+    /// record that began earlier is skipped. `start` is rounded down to its page.
+    #[must_use]
+    pub fn scanning(shape: WalShape, start: Lsn) -> Self {
+        let page = Lsn(start.0 - start.0 % WAL_PAGE_BYTES);
+        Self {
+            scanning: true,
+            ..Self::new(shape, page)
+        }
+    }
+
+    /// Takes the next bytes of the stream.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The position of the byte to feed next.
+    #[must_use]
+    pub fn position(&self) -> Lsn {
+        Lsn(self.at.0.saturating_add(self.buffer.len() as u64))
+    }
+
+    /// Beginning and end of the last record that was given.
+    #[must_use]
+    pub const fn last_record(&self) -> Option<(Lsn, Lsn)> {
+        self.last
+    }
+
+    /// The next record: where it begins, where it ends, its bytes. `None` until more is fed.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> Result<Option<(Lsn, Lsn, Bytes)>, FrameError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let result = self.advance();
+        self.failed = result.as_ref().err().cloned();
+        result
+    }
+
+    fn advance(&mut self) -> Result<Option<(Lsn, Lsn, Bytes)>, FrameError> {
+        while !self.buffer.is_empty() {
+            if let State::SkipTo(end) = self.state {
+                self.skip(end - self.at);
+                if self.at == end {
+                    self.state = State::Between;
+                }
+                continue;
+            }
+            if self.at.0 % WAL_PAGE_BYTES == 0 {
+                if !self.page_header()? {
+                    return Ok(None);
+                }
+                continue;
+            }
+            let page_left = WAL_PAGE_BYTES - self.at.0 % WAL_PAGE_BYTES;
+            match &mut self.state {
+                State::SkipTo(_) => {}
+                State::SkipRecord { left } => {
+                    let taken = (*left).min(page_left).min(self.buffer.len() as u64);
+                    *left -= taken;
+                    if *left == 0 {
+                        self.state = State::Between;
+                    }
+                    self.skip(taken);
+                }
+                State::Between => {
+                    let Some(&length) = self.buffer.first_chunk() else {
+                        return Ok(None);
+                    };
+                    self.begin_record(u32::from_le_bytes(length))?;
+                }
+                State::Inside { bytes, left, .. } => {
+                    let taken = u64::from(*left)
+                        .min(page_left)
+                        .min(self.buffer.len() as u64);
+                    bytes.extend_from_slice(&self.buffer[..taken as usize]);
+                    *left -= taken as u32;
+                    let whole = *left == 0;
+                    self.skip(taken);
+                    if whole {
+                        return self.end_record();
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn skip(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.buffer.len() as u64);
+        self.buffer.advance(bytes as usize);
+        self.at = Lsn(self.at.0 + bytes);
+    }
+
+    /// Reads the header of the page that begins here; false where it is not all there.
+    fn page_header(&mut self) -> Result<bool, FrameError> {
+        let page = self.at;
+        let header_bytes = self.shape.header_bytes(page);
+        let Some(header) = self.buffer.get(..header_bytes) else {
+            return Ok(false);
+        };
+        let (flags, remaining) = self.shape.decode_header(page, header)?;
+        let continues = flags & FIRST_IS_CONTRECORD != 0;
+        let found = if continues { remaining } else { 0 };
+        let fail = |expected| FrameError::Continuation {
+            page,
+            found,
+            expected,
+        };
+        match &self.state {
+            // The rest of the record was lost, and another stands in its place.
+            State::Inside { .. } if flags & FIRST_IS_OVERWRITE_CONTRECORD != 0 && !continues => {
+                self.state = State::Between;
+            }
+            State::Inside { left, .. } if found == *left => {}
+            State::Inside { left, .. } => return Err(fail(*left)),
+            State::SkipRecord { left } if u64::from(found).next_multiple_of(8) == *left => {}
+            State::SkipRecord { left } => return Err(fail(*left as u32)),
+            State::Between if continues && self.scanning => {
+                self.state = State::SkipRecord {
+                    left: u64::from(found).next_multiple_of(8),
+                };
+            }
+            State::Between if continues => return Err(fail(0)),
+            State::Between | State::SkipTo(_) => {}
+        }
+        self.scanning = false;
+        self.skip(header_bytes as u64);
+        Ok(true)
+    }
+
+    fn begin_record(&mut self, total: u32) -> Result<(), FrameError> {
+        if total < RECORD_HEADER_BYTES as u32 || total > RECORD_BYTES_MAX {
+            return Err(FrameError::Length {
+                lsn: self.at,
+                bytes: total,
+            });
+        }
+        // The length is not believed before the bytes are there.
+        let bytes = BytesMut::with_capacity(total.min(64 << 10) as usize);
+        self.state = State::Inside {
+            start: self.at,
+            bytes,
+            left: total,
+        };
+        self.scanning = false;
+        Ok(())
+    }
+
+    fn end_record(&mut self) -> Result<Option<(Lsn, Lsn, Bytes)>, FrameError> {
+        let State::Inside { start, bytes, .. } = &mut self.state else {
+            return Ok(None);
+        };
+        let (start, bytes) = (*start, std::mem::take(bytes).freeze());
+        let header = RecordHeader::decode(&bytes).ok_or(FrameError::Checksum { lsn: start })?;
+        if record_crc(&bytes) != Some(header.crc) {
+            return Err(FrameError::Checksum { lsn: start });
+        }
+        if let Some((expected, _)) = self.last
+            && header.prev != expected
+        {
+            return Err(FrameError::Previous {
+                lsn: start,
+                found: header.prev,
+                expected,
+            });
+        }
+        let mut end = self.at.align8();
+        if header.rmid == rmgr::XLOG && header.info & 0xF0 == OP_SWITCH {
+            end = Lsn(end.0.next_multiple_of(self.shape.segment_bytes));
+        }
+        self.state = if end == self.at {
+            State::Between
+        } else {
+            State::SkipTo(end)
+        };
+        self.last = Some((start, end));
+        Ok(Some((start, end, bytes)))
+    }
+}
+
+/// CRC-32C of a whole record, as its header must have it; `None` where there is no whole header.
+#[must_use]
+pub fn record_crc(record: &[u8]) -> Option<u32> {
+    let body = record.get(RECORD_HEADER_BYTES..)?;
+    Some(crc32c::crc32c_append(
+        crc32c::crc32c(body),
+        record.get(..20)?,
+    ))
+}
