@@ -10,7 +10,9 @@ pub mod documents;
 pub mod fault;
 pub mod names;
 mod probe;
+mod sealed_store;
 
 pub use backend::{GetError, Object};
 pub use bucket::{Bucket, BucketConfig, OpenBucketError, PutError};
 pub use probe::ProbeError;
+pub use sealed_store::{SealedGetError, SealedObject, SealedPutError, SealedStore};
