@@ -1,0 +1,193 @@
+//! The state of one authorization unit (K1, K3, K8) and the leases that it allows (K2).
+//!
+//! Times are on BOOTTIME, as durations; probes and their answers come in, decisions go out.
+
+use std::time::Duration;
+
+use api::keys::{RevokeReason, TenantState};
+
+use crate::class::ErrorClass;
+use crate::timings::Timings;
+
+/// Why a unit is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// The KMS refused.
+    Refused(RevokeReason),
+    /// The KMS could not be asked for longer than the grace.
+    GraceEnded,
+}
+
+/// What the caller has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transition {
+    /// Fence all tenants of the unit.
+    Fence(Closed),
+    /// The unit answers again: mint a new KEK version with the next grant (K8).
+    Healed,
+    /// The canary does not open: raise an alarm and probe with another one.
+    BrokenCanary,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Untried,
+    Active,
+    Unverified { failures: u32 },
+    Closed(Closed),
+}
+
+/// One authorization unit.
+#[derive(Debug, Clone)]
+pub struct Unit {
+    timings: Timings,
+    state: State,
+    /// When the last successful decrypt was *sent* (K2).
+    t_ok: Option<Duration>,
+    /// The first refusal that no success followed: when it arrived, and what it said.
+    strike: Option<(Duration, RevokeReason)>,
+    next_probe: Duration,
+}
+
+impl Unit {
+    /// A unit that nobody has asked yet: it grants nothing.
+    #[must_use]
+    pub const fn new(timings: Timings) -> Self {
+        Self {
+            timings,
+            state: State::Untried,
+            t_ok: None,
+            strike: None,
+            next_probe: Duration::ZERO,
+        }
+    }
+
+    /// When to probe next; the caller adds jitter towards the earlier side.
+    #[must_use]
+    pub const fn next_probe(&self) -> Duration {
+        self.next_probe
+    }
+
+    /// What nodes are told.
+    #[must_use]
+    pub const fn state(&self) -> TenantState {
+        match self.state {
+            State::Untried => TenantState::Unknown,
+            State::Active => TenantState::Active,
+            // The contract has no word of its own for an outage without grace: with no lease
+            // granted, "unverified" says what is known.
+            State::Unverified { .. } | State::Closed(Closed::GraceEnded) => TenantState::Unverified,
+            State::Closed(Closed::Refused(reason)) => TenantState::Revoked(reason),
+        }
+    }
+
+    /// How long a lease granted now may run; `None` where none is granted (K2, K3).
+    #[must_use]
+    pub fn remaining(&self, now: Duration) -> Option<Duration> {
+        let t_ok = self.t_ok?;
+        let strict_end = t_ok + self.timings.lease;
+        let end = match self.state {
+            State::Untried | State::Closed(_) => return None,
+            State::Active => strict_end,
+            // A refusal and then silence is a revocation in the making, not an outage.
+            State::Unverified { .. } if self.strike.is_some() => strict_end,
+            State::Unverified { .. } => (t_ok + self.timings.grace).min(now + self.timings.lease),
+        };
+        end.checked_sub(now).filter(|left| !left.is_zero())
+    }
+
+    /// The KMS answered a probe that was sent at `sent`: the decrypt succeeded.
+    pub fn on_success(&mut self, sent: Duration) -> Option<Transition> {
+        // An answer that was overtaken by a refusal is older than what is known.
+        if self.strike.is_some_and(|(at, _)| sent < at) {
+            return None;
+        }
+        let healed = matches!(self.state, State::Closed(_));
+        self.t_ok = self.t_ok.max(Some(sent));
+        self.strike = None;
+        self.state = State::Active;
+        self.next_probe = sent + self.timings.probe;
+        healed.then_some(Transition::Healed)
+    }
+
+    /// A probe failed; the answer, or its absence, was seen at `now`.
+    pub fn on_failure(&mut self, now: Duration, class: ErrorClass) -> Option<Transition> {
+        match class {
+            ErrorClass::Refused { reason, at_once } => self.on_refusal(now, reason, at_once),
+            ErrorClass::Outage | ErrorClass::OurFault => self.on_outage(now),
+            ErrorClass::BrokenBlob => {
+                self.next_probe = now + self.timings.backoff_min;
+                self.on_tick(now).or(Some(Transition::BrokenCanary))
+            }
+        }
+    }
+
+    /// Time passed: a grace, or a lease under a first strike, may have ended.
+    pub fn on_tick(&mut self, now: Duration) -> Option<Transition> {
+        let t_ok = match self.state {
+            State::Untried | State::Closed(_) => return None,
+            State::Active | State::Unverified { .. } => self.t_ok?,
+        };
+        if let Some((_, reason)) = self.strike {
+            let over = now >= t_ok + self.timings.lease;
+            return if over {
+                self.close(now, Closed::Refused(reason))
+            } else {
+                None
+            };
+        }
+        let unverified = matches!(self.state, State::Unverified { .. });
+        if unverified && now >= t_ok + self.timings.grace {
+            return self.close(now, Closed::GraceEnded);
+        }
+        None
+    }
+
+    fn on_refusal(
+        &mut self,
+        now: Duration,
+        reason: RevokeReason,
+        at_once: bool,
+    ) -> Option<Transition> {
+        let (first, _) = *self.strike.get_or_insert((now, reason));
+        if at_once || now >= first + self.timings.strike {
+            return self.close(now, Closed::Refused(reason));
+        }
+        self.next_probe = first + self.timings.strike;
+        self.on_tick(now)
+    }
+
+    fn on_outage(&mut self, now: Duration) -> Option<Transition> {
+        let failures = match self.state {
+            State::Closed(_) => {
+                self.next_probe = now + self.timings.heal;
+                return None;
+            }
+            State::Unverified { failures } => failures.saturating_add(1),
+            State::Untried | State::Active => 0,
+        };
+        let wait = self
+            .timings
+            .backoff_min
+            .saturating_mul(1 << failures.min(16));
+        self.next_probe = now + wait.min(self.timings.backoff_max);
+        self.t_ok?;
+        self.state = State::Unverified { failures };
+        self.on_tick(now)
+    }
+
+    fn close(&mut self, now: Duration, why: Closed) -> Option<Transition> {
+        self.next_probe = now + self.timings.heal;
+        if let Closed::Refused(reason) = why {
+            // A success that was sent before this moment must not heal.
+            self.strike = Some((now, reason));
+        }
+        let was = std::mem::replace(&mut self.state, State::Closed(why));
+        // A refusal after the grace names the true reason, but nodes are fenced already.
+        (!matches!(was, State::Closed(_))).then_some(Transition::Fence(why))
+    }
+}
+
+#[cfg(test)]
+#[path = "unit_tests.rs"]
+mod tests;
