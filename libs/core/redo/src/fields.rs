@@ -87,10 +87,6 @@ impl<'a> Fields<'a> {
 pub(crate) struct Offsets<'a>(&'a [u8]);
 
 impl<'a> Offsets<'a> {
-    pub(crate) const fn len(self) -> usize {
-        self.0.len() / 2
-    }
-
     pub(crate) fn iter(self) -> impl DoubleEndedIterator<Item = u16> + 'a {
         self.0
             .chunks_exact(2)

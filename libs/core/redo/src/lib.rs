@@ -2,8 +2,8 @@
 //!
 //! [`apply`] changes one page as PostgreSQL's recovery would. It reads nothing but its arguments:
 //! every record of 14 to 18 that is redone here can be redone page by page. Records and pages
-//! come from computes, so a bad one is an error and never a panic. Not redone yet: B-tree records
-//! other than the ones in [`btree`], hash, GIN, GiST, SP-GiST, BRIN (their images are).
+//! come from computes, so a bad one is an error and never a panic. Not redone yet: hash, GIN,
+//! GiST, SP-GiST and BRIN (their images are).
 #![forbid(unsafe_code)]
 
 mod btree;

@@ -1,0 +1,77 @@
+//! Redo is total: no record and no page makes it panic.
+
+use bytes::Bytes;
+use ids::{Fork, Lsn, RelTag};
+use pg::PgMajor;
+use pg::wal::{Block, Record};
+use proptest::prelude::*;
+
+const VERSIONS: [PgMajor; 5] = [
+    PgMajor::V14,
+    PgMajor::V15,
+    PgMajor::V16,
+    PgMajor::V17,
+    PgMajor::V18,
+];
+
+prop_compose! {
+    /// Small numbers are frequent, as they are what names items that exist.
+    fn payload()(bytes in prop::collection::vec(prop_oneof![0_u8..6, any::<u8>()], 0..160)) -> Bytes {
+        bytes.into()
+    }
+}
+
+prop_compose! {
+    fn record()(
+        rmid in prop_oneof![Just(9_u8), Just(10), Just(11), Just(15), Just(20), Just(0)],
+        op in 0_u8..16,
+        main_data in payload(),
+        data in prop::collection::vec((payload(), 0_u32..40_000, any::<bool>()), 1..6),
+    ) -> Record {
+        let blocks = (0..).zip(data).map(|(id, (data, blkno, vm))| Block {
+            id,
+            rel: RelTag { spc: 1663, db: 5, rel: 9, fork: if vm { Fork::Vm } else { Fork::Main } },
+            blkno, flags: 0, image: None, data,
+        }).collect();
+        Record {
+            start: Lsn(8), end: Lsn(u64::MAX), prev: Lsn(0), xid: 700, info: op << 4, rmid,
+            origin: None, toplevel_xid: None, main_data, blocks,
+        }
+    }
+}
+
+prop_compose! {
+    /// A page whose header and line pointers are nearly sane.
+    fn page()(
+        pointers in prop::collection::vec((0_u32..8300, 0_u32..4, 0_u32..200), 0..20),
+        upper in 100_u16..8200,
+        special in prop_oneof![Just(8176_u16), Just(8192), any::<u16>()],
+        fill in any::<u8>(),
+    ) -> Box<[u8; 8192]> {
+        let mut page = Box::new([fill; 8192]);
+        page[..8].fill(0);
+        page[12..14].copy_from_slice(&(24 + 4 * pointers.len() as u16).to_le_bytes());
+        page[14..16].copy_from_slice(&upper.to_le_bytes());
+        page[16..18].copy_from_slice(&special.to_le_bytes());
+        for (at, (start, state, len)) in pointers.into_iter().enumerate() {
+            let raw = (start & 0x7fff) | state << 15 | len << 17;
+            page[24 + 4 * at..28 + 4 * at].copy_from_slice(&raw.to_le_bytes());
+        }
+        page
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn no_record_and_no_page_makes_redo_panic(record in record(), page in page()) {
+        let _ = redo::vm_clears(&record);
+        for version in VERSIONS {
+            for index in 0..=record.blocks.len() {
+                let mut page = page.clone();
+                let _ = redo::apply(version, &record, index, &mut page);
+            }
+        }
+    }
+}
