@@ -7,3 +7,4 @@ pub(crate) mod collect;
 pub(crate) mod file;
 pub(crate) mod map;
 pub(crate) mod memory;
+pub(crate) mod sealed_file;

@@ -1,0 +1,218 @@
+//! Makes the content of a key out of what was collected, for everything that is not a WAL record.
+//!
+//! A value that cannot apply is an error that names it: pages are never made up.
+
+use bytes::{Bytes, BytesMut};
+use ids::Lsn;
+
+use crate::value::{Value, XidStatus};
+
+/// The size of a page.
+pub(crate) const PAGE_BYTES: usize = 8192;
+const PAGE_HEADER_BYTES: usize = 24;
+/// Two bits of the visibility map for each heap block.
+const HEAP_BLOCKS_PER_BYTE: u32 = 4;
+const HEAP_BLOCKS_PER_VM_PAGE: u32 = (PAGE_BYTES - PAGE_HEADER_BYTES) as u32 * HEAP_BLOCKS_PER_BYTE;
+const XIDS_PER_CLOG_PAGE: u32 = PAGE_BYTES as u32 * 4;
+
+/// Why a content cannot be rebuilt.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RebuildError {
+    /// A change without anything that it changes.
+    #[error("the change at {0} has no page below it")]
+    NoBase(Lsn),
+    /// A change that reaches outside of its page, or a page that is not one.
+    #[error("the change at {0} does not fit its page")]
+    OutsidePage(Lsn),
+    /// Native redo is not connected to reads yet.
+    #[error("the record that ends at {0} cannot be applied: redo is not connected yet")]
+    RecordNotSupported(Lsn),
+}
+
+/// The content after all of `oldest_first`; `None` where the key names nothing.
+pub(crate) fn rebuild(oldest_first: &[(Lsn, Value)]) -> Result<Option<Bytes>, RebuildError> {
+    let mut content: Option<BytesMut> = None;
+    for (lsn, value) in oldest_first {
+        match value {
+            Value::Image(bytes) => content = Some(BytesMut::from(&bytes[..])),
+            Value::Zeros => content = Some(BytesMut::zeroed(PAGE_BYTES)),
+            Value::Gone => content = None,
+            Value::Record { .. } => return Err(RebuildError::RecordNotSupported(*lsn)),
+            Value::ListAdd(item) => {
+                let list = content.get_or_insert_default();
+                change_list(list, item, true).ok_or(RebuildError::OutsidePage(*lsn))?;
+            }
+            Value::ListRemove(item) => {
+                let list = content.as_mut().ok_or(RebuildError::NoBase(*lsn))?;
+                change_list(list, item, false).ok_or(RebuildError::OutsidePage(*lsn))?;
+            }
+            _ => {
+                let page = content.as_mut().ok_or(RebuildError::NoBase(*lsn))?;
+                change_page(page, value).ok_or(RebuildError::OutsidePage(*lsn))?;
+            }
+        }
+    }
+    Ok(content.map(BytesMut::freeze))
+}
+
+fn change_page(page: &mut [u8], value: &Value) -> Option<()> {
+    if page.len() != PAGE_BYTES {
+        return None;
+    }
+    match value {
+        Value::Patch { offset, bytes } => {
+            let at = usize::from(*offset);
+            page.get_mut(at..at.checked_add(bytes.len())?)?
+                .copy_from_slice(bytes);
+        }
+        Value::ClogSet { status, xids } => {
+            xids.iter().for_each(|xid| set_clog(page, *xid, *status))
+        }
+        Value::VmClear { heap_block, flags } => clear_vm(page, *heap_block, *flags),
+        Value::VmTruncate { heap_blocks } => truncate_vm(page, *heap_blocks),
+        _ => return None,
+    }
+    Some(())
+}
+
+fn set_clog(page: &mut [u8], xid: u32, status: XidStatus) {
+    let index = xid % XIDS_PER_CLOG_PAGE;
+    let (byte, shift) = ((index / 4) as usize, (index % 4) * 2);
+    page[byte] = page[byte] & !(0b11 << shift) | (status as u8) << shift;
+}
+
+/// The position of a heap block's bits on its VM page: byte and shift.
+fn vm_bits(heap_block: u32) -> (usize, u32) {
+    let index = heap_block % HEAP_BLOCKS_PER_VM_PAGE;
+    (
+        PAGE_HEADER_BYTES + (index / HEAP_BLOCKS_PER_BYTE) as usize,
+        index % HEAP_BLOCKS_PER_BYTE * 2,
+    )
+}
+
+fn clear_vm(page: &mut [u8], heap_block: u32, flags: u8) {
+    // Recovery does not stamp the LSN of a VM page when it clears bits that no block names.
+    let (byte, shift) = vm_bits(heap_block);
+    page[byte] &= !((flags & 0b11) << shift);
+}
+
+/// Clears only the bits behind the cut: zeroing the whole page would lose those before it.
+fn truncate_vm(page: &mut [u8], heap_blocks: u32) {
+    let (byte, shift) = vm_bits(heap_blocks);
+    page[byte] &= (1u8 << shift) - 1;
+    page[byte + 1..].fill(0);
+}
+
+/// Adds or removes an item of a sorted list; `None` where the list does not consist of such items.
+fn change_list(list: &mut BytesMut, item: &[u8], add: bool) -> Option<()> {
+    if item.is_empty() || !list.len().is_multiple_of(item.len()) {
+        return None;
+    }
+    let mut items: Vec<&[u8]> = list.chunks(item.len()).collect();
+    match (items.binary_search(&item), add) {
+        (Err(at), true) => items.insert(at, item),
+        (Ok(at), false) => drop(items.remove(at)),
+        _ => return Some(()),
+    }
+    *list = BytesMut::from(&items.concat()[..]);
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(values: Vec<Value>) -> Result<Option<Bytes>, RebuildError> {
+        let values: Vec<_> = values
+            .into_iter()
+            .zip(1..)
+            .map(|(value, lsn)| (Lsn(lsn), value))
+            .collect();
+        rebuild(&values)
+    }
+
+    fn all_visible() -> Value {
+        let mut page = vec![0xFF; PAGE_BYTES];
+        page[..PAGE_HEADER_BYTES].fill(0);
+        Value::Image(page.into())
+    }
+
+    #[test]
+    fn a_lock_clears_all_frozen_only_and_leaves_the_neighbours() {
+        let page = after(vec![
+            all_visible(),
+            Value::VmClear {
+                heap_block: 5,
+                flags: 0b10,
+            },
+        ]);
+        let page = page.unwrap().unwrap();
+        assert_eq!((page[24], page[25], page[26]), (0xFF, 0b1111_0111, 0xFF));
+    }
+
+    #[test]
+    fn truncation_keeps_the_bits_before_the_cut() {
+        let page = after(vec![all_visible(), Value::VmTruncate { heap_blocks: 6 }]);
+        let page = page.unwrap().unwrap();
+        assert_eq!((page[24], page[25], page[26]), (0xFF, 0x0F, 0));
+        assert!(page[26..].iter().all(|b| *b == 0));
+    }
+
+    #[test]
+    fn the_vm_of_the_second_page_counts_from_its_own_start() {
+        let heap_block = HEAP_BLOCKS_PER_VM_PAGE + 1;
+        let page = after(vec![
+            all_visible(),
+            Value::VmClear {
+                heap_block,
+                flags: 3,
+            },
+        ]);
+        assert_eq!(page.unwrap().unwrap()[24], 0b1111_0011);
+    }
+
+    #[test]
+    fn transaction_ends_are_two_bits_each() {
+        let set = |status, xids| Value::ClogSet { status, xids };
+        let page = after(vec![
+            Value::Zeros,
+            set(XidStatus::Committed, vec![0, 3, XIDS_PER_CLOG_PAGE + 4]),
+            set(XidStatus::Aborted, vec![1]),
+        ]);
+        let page = page.unwrap().unwrap();
+        assert_eq!((page[0], page[1], page[2]), (0b0100_1001, 0b01, 0));
+    }
+
+    #[test]
+    fn lists_stay_sorted_and_gone_is_gone() {
+        let add = |item: &'static [u8]| Value::ListAdd(Bytes::from_static(item));
+        let list = after(vec![
+            add(b"bb"),
+            add(b"aa"),
+            add(b"cc"),
+            add(b"aa"),
+            Value::ListRemove(Bytes::from_static(b"bb")),
+        ]);
+        assert_eq!(list, Ok(Some(Bytes::from_static(b"aacc"))));
+        assert_eq!(after(vec![add(b"aa"), Value::Gone]), Ok(None));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error_and_not_a_page() {
+        let patch = |offset| Value::Patch {
+            offset,
+            bytes: Bytes::from_static(&[1; 4]),
+        };
+        assert_eq!(after(vec![patch(0)]), Err(RebuildError::NoBase(Lsn(1))));
+        assert!(after(vec![Value::Zeros, patch(8188)]).is_ok());
+        assert_eq!(
+            after(vec![Value::Zeros, patch(8189)]),
+            Err(RebuildError::OutsidePage(Lsn(2)))
+        );
+        let short = Value::Image(Bytes::from_static(b"short"));
+        assert_eq!(
+            after(vec![short, patch(0)]),
+            Err(RebuildError::OutsidePage(Lsn(2)))
+        );
+    }
+}
