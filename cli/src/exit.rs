@@ -1,0 +1,65 @@
+//! How a command ends: an error carries the grade that decides its exit code.
+
+use std::fmt;
+use std::io::{Error, ErrorKind};
+use std::path::Path;
+
+use api::Grade;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    grade: Grade,
+    text: String,
+}
+
+impl Failure {
+    pub(crate) fn new(grade: Grade, text: impl fmt::Display) -> Self {
+        Self {
+            grade,
+            text: text.to_string(),
+        }
+    }
+
+    /// A file that could not be read: what the user named is wrong, or the disk is in trouble.
+    pub(crate) fn reading(path: &Path, error: &Error) -> Self {
+        let grade = match error.kind() {
+            ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::IsADirectory => {
+                Grade::FixRequest
+            }
+            _ => Grade::Retry,
+        };
+        Self::new(
+            grade,
+            format_args!("cannot read {}: {error}", path.display()),
+        )
+    }
+
+    /// The exit code, as docs/reference/exit-codes.md lists it. 2 is also what a wrong flag gives.
+    pub(crate) fn code(&self) -> u8 {
+        match self.grade {
+            Grade::FixRequest => 2,
+            Grade::DataDamaged => 3,
+            Grade::KeyUnavailable => 4,
+            Grade::Retry => 5,
+            Grade::RetryElsewhere => 6,
+            Grade::Bug => 70,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl From<Error> for Failure {
+    /// Writing the answer failed: nobody reads it any more.
+    fn from(error: Error) -> Self {
+        Self::new(
+            Grade::Retry,
+            format_args!("cannot write the answer: {error}"),
+        )
+    }
+}
