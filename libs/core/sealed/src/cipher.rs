@@ -43,12 +43,16 @@ impl Prk {
 /// A key of AES-256-GCM-SIV, ready for use; its round keys are wiped when dropped.
 pub(crate) struct Aead {
     cipher: Aes256GcmSiv,
+    #[cfg(feature = "nonce-audit")]
+    key_digest: [u8; 32],
 }
 
 impl Aead {
     pub(crate) fn new(key: &[u8; 32]) -> Self {
         Self {
             cipher: Aes256GcmSiv::new(key.into()),
+            #[cfg(feature = "nonce-audit")]
+            key_digest: digest(key),
         }
     }
 
@@ -59,6 +63,8 @@ impl Aead {
         context: &[u8],
         buffer: &mut [u8],
     ) -> [u8; TAG_BYTES] {
+        #[cfg(feature = "nonce-audit")]
+        audit::note(self.key_digest, *nonce, context, buffer);
         self.cipher
             .encrypt_inout_detached(nonce.into(), context, InOutBuf::from(buffer))
             .expect("no message of this crate is near the limit of 64 GiB")
@@ -109,5 +115,7 @@ pub(crate) fn numbered(base: &[u8; NONCE_BYTES], number: u64) -> [u8; NONCE_BYTE
     nonce
 }
 
+#[cfg(feature = "nonce-audit")]
+mod audit;
 #[cfg(test)]
 mod tests;
