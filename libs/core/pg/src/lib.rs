@@ -5,6 +5,7 @@
 //! hostile to the storage, so nothing here trusts a length or an offset.
 #![forbid(unsafe_code)]
 
+pub mod control;
 mod cursor;
 pub mod page;
 mod version;

@@ -152,7 +152,7 @@ impl Decoder {
                 }
                 continue;
             }
-            if self.at.0 % WAL_PAGE_BYTES == 0 {
+            if self.at.0.is_multiple_of(WAL_PAGE_BYTES) {
                 if !self.page_header()? {
                     return Ok(None);
                 }

@@ -16,4 +16,6 @@ pub use pglz::{PglzError, decompress as pglz_decompress};
 pub use record::{
     Block, DecodeError, Malformed, RECORD_HEADER_BYTES, Record, RecordHeader, block_flags, decode,
 };
-pub use write::{LaidOut, encode_record, lay_out, record_start};
+pub use write::{
+    LaidOut, encode_record, lay_out, record_start, segment_prefix, shutdown_checkpoint,
+};

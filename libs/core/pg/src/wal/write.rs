@@ -5,6 +5,7 @@ use ids::Lsn;
 use super::frame::record_crc;
 use super::page_header::{FIRST_IS_CONTRECORD, WAL_PAGE_BYTES, WalShape};
 use super::record::{RECORD_HEADER_BYTES, RecordHeader};
+use crate::control::CheckPoint;
 
 /// The bytes of a record without blocks.
 #[must_use]
@@ -47,7 +48,7 @@ pub struct LaidOut {
 /// Where a record begins that is written at `from`: the end of the record before it.
 #[must_use]
 pub fn record_start(shape: &WalShape, from: Lsn) -> Lsn {
-    if from.0 % WAL_PAGE_BYTES == 0 {
+    if from.0.is_multiple_of(WAL_PAGE_BYTES) {
         from + shape.header_bytes(from) as u64
     } else {
         from
@@ -59,7 +60,7 @@ pub fn record_start(shape: &WalShape, from: Lsn) -> Lsn {
 pub fn lay_out(shape: &WalShape, from: Lsn, record: &[u8]) -> LaidOut {
     let (mut at, mut rest, mut bytes) = (from, record, Vec::new());
     while !rest.is_empty() {
-        if at.0 % WAL_PAGE_BYTES == 0 {
+        if at.0.is_multiple_of(WAL_PAGE_BYTES) {
             let continued = rest.len() != record.len();
             let (flags, left) = if continued {
                 (FIRST_IS_CONTRECORD, rest.len() as u32)
@@ -83,6 +84,58 @@ pub fn lay_out(shape: &WalShape, from: Lsn, record: &[u8]) -> LaidOut {
         end,
         bytes,
     }
+}
+
+/// The clean shutdown that a compute starts from, written at `from`, the end of the record at
+/// `prev`. Answers the record in its place and the checkpoint that `pg_control` must repeat.
+#[must_use]
+pub fn shutdown_checkpoint(
+    shape: &WalShape,
+    from: Lsn,
+    prev: Lsn,
+    checkpoint: &CheckPoint,
+) -> (LaidOut, CheckPoint) {
+    let checkpoint = CheckPoint {
+        redo: record_start(shape, from),
+        tli: shape.tli,
+        prev_tli: shape.tli,
+        oldest_active_xid: 0,
+        ..*checkpoint
+    };
+    let record = encode_record(prev, 0, super::rmgr::XLOG, 0, &checkpoint.encode());
+    (lay_out(shape, from, &record), checkpoint)
+}
+
+/// The beginning of the segment that holds the byte before `until`, up to `until`: real page
+/// headers, and pages that read as the rest of one record that ends at `until`.
+///
+/// Empty where `until` begins a segment. The caller writes a record behind it and fills the
+/// segment up with zeros.
+#[must_use]
+pub fn segment_prefix(shape: &WalShape, until: Lsn) -> Vec<u8> {
+    let begin = Lsn(until.0 - until.segment_offset(shape.segment_bytes));
+    let mut bytes = Vec::new();
+    let mut page = begin;
+    // Of the pages from `page` on: what is neither header nor after `until`.
+    let left = |page: Lsn| {
+        let whole = until - page;
+        let pages = whole.div_ceil(WAL_PAGE_BYTES);
+        let headers = shape.header_bytes(page) as u64
+            + pages.saturating_sub(1) * super::page_header::SHORT_HEADER_BYTES as u64;
+        whole.saturating_sub(headers)
+    };
+    while page < until {
+        let remaining = left(page) as u32;
+        let flags = if remaining == 0 {
+            0
+        } else {
+            FIRST_IS_CONTRECORD
+        };
+        bytes.extend(shape.encode_header(page, flags, remaining));
+        page = page + WAL_PAGE_BYTES;
+        bytes.resize((page.min(until) - begin) as usize, 0);
+    }
+    bytes
 }
 
 #[cfg(test)]
@@ -165,5 +218,26 @@ mod tests {
         };
         assert_eq!(decoder.next(), Err(error.clone()));
         assert_eq!(decoder.next(), Err(error), "an error stays");
+    }
+
+    #[test]
+    fn a_scan_of_a_made_segment_finds_the_checkpoint_alone() {
+        let segment = 16 << 20;
+        for offset in [0, 48, 8184, 8192, 3 * 8192 + 32, 5 * 8192 - 16] {
+            let from = Lsn(segment + offset);
+            let (laid, checkpoint) =
+                shutdown_checkpoint(&SHAPE, from, Lsn(8), &CheckPoint::default());
+            let record = encode_record(Lsn(8), 0, 0, 0, &checkpoint.encode());
+            assert_eq!(record.len(), 114);
+            assert_eq!(checkpoint.redo, laid.start);
+            let mut decoder = Decoder::scanning(SHAPE, Lsn(segment));
+            decoder.feed(&segment_prefix(&SHAPE, from));
+            decoder.feed(&laid.bytes);
+            let found = decoder.next().unwrap().unwrap();
+            assert_eq!(
+                (found.0, found.1, &found.2[..]),
+                (laid.start, laid.end, &record[..])
+            );
+        }
     }
 }
