@@ -1,7 +1,7 @@
 //! Turns WAL into layers, and answers what any page was at any LSN.
 //!
 //! Finished so far: values, the layers that hold them, sealed layer files, the manifest's content,
-//! and the rebuilding of what needs no WAL redo. Nothing is ingested or served yet.
+//! and the rebuilding of pages through `redo`. Nothing is ingested or served yet.
 #![forbid(unsafe_code)]
 #![expect(
     dead_code,

@@ -1,9 +1,12 @@
-//! Makes the content of a key out of what was collected, for everything that is not a WAL record.
+//! Makes the content of a key out of what was collected.
 //!
 //! A value that cannot apply is an error that names it: pages are never made up.
 
 use bytes::{Bytes, BytesMut};
 use ids::Lsn;
+use pg::PgMajor;
+use pg::wal::DecodeError;
+use redo::RedoError;
 
 use crate::value::{Value, XidStatus};
 
@@ -24,20 +27,45 @@ pub(crate) enum RebuildError {
     /// A change that reaches outside of its page, or a page that is not one.
     #[error("the change at {0} does not fit its page")]
     OutsidePage(Lsn),
-    /// Native redo is not connected to reads yet.
-    #[error("the record that ends at {0} cannot be applied: redo is not connected yet")]
-    RecordNotSupported(Lsn),
+    /// A stored record that does not decode.
+    #[error("the record that ends at {lsn} cannot be decoded")]
+    Decode {
+        lsn: Lsn,
+        #[source]
+        source: DecodeError,
+    },
+    /// A record that does not apply to its page.
+    #[error("the record that ends at {lsn} cannot be redone")]
+    Redo {
+        lsn: Lsn,
+        #[source]
+        source: RedoError,
+    },
 }
 
 /// The content after all of `oldest_first`; `None` where the key names nothing.
-pub(crate) fn rebuild(oldest_first: &[(Lsn, Value)]) -> Result<Option<Bytes>, RebuildError> {
+pub(crate) fn rebuild(
+    version: PgMajor,
+    oldest_first: &[(Lsn, Value)],
+) -> Result<Option<Bytes>, RebuildError> {
     let mut content: Option<BytesMut> = None;
     for (lsn, value) in oldest_first {
         match value {
             Value::Image(bytes) => content = Some(BytesMut::from(&bytes[..])),
             Value::Zeros => content = Some(BytesMut::zeroed(PAGE_BYTES)),
             Value::Gone => content = None,
-            Value::Record { .. } => return Err(RebuildError::RecordNotSupported(*lsn)),
+            Value::Record {
+                will_init,
+                block,
+                start,
+                record,
+            } => {
+                if *will_init {
+                    content = Some(BytesMut::zeroed(PAGE_BYTES));
+                }
+                let page = content.as_mut().ok_or(RebuildError::NoBase(*lsn))?;
+                redo_record(version, page, (*start, *lsn), record, *block)?;
+            }
             Value::ListAdd(item) => {
                 let list = content.get_or_insert_default();
                 change_list(list, item, true).ok_or(RebuildError::OutsidePage(*lsn))?;
@@ -53,6 +81,23 @@ pub(crate) fn rebuild(oldest_first: &[(Lsn, Value)]) -> Result<Option<Bytes>, Re
         }
     }
     Ok(content.map(BytesMut::freeze))
+}
+
+/// Applies a stored record, which spans `start..end`, to the page of its block.
+fn redo_record(
+    version: PgMajor,
+    page: &mut [u8],
+    (start, end): (Lsn, Lsn),
+    record: &Bytes,
+    block: u8,
+) -> Result<(), RebuildError> {
+    let page: &mut [u8; PAGE_BYTES] = page
+        .try_into()
+        .map_err(|_| RebuildError::OutsidePage(end))?;
+    let record = pg::wal::decode(version, start, end, record.clone())
+        .map_err(|source| RebuildError::Decode { lsn: end, source })?;
+    redo::apply(version, &record, usize::from(block), page)
+        .map_err(|source| RebuildError::Redo { lsn: end, source })
 }
 
 fn change_page(page: &mut [u8], value: &Value) -> Option<()> {
@@ -128,7 +173,7 @@ mod tests {
             .zip(1..)
             .map(|(value, lsn)| (Lsn(lsn), value))
             .collect();
-        rebuild(&values)
+        rebuild(PgMajor::V15, &values)
     }
 
     fn all_visible() -> Value {
@@ -195,6 +240,25 @@ mod tests {
         ]);
         assert_eq!(list, Ok(Some(Bytes::from_static(b"aacc"))));
         assert_eq!(after(vec![add(b"aa"), Value::Gone]), Ok(None));
+    }
+
+    #[test]
+    fn a_record_that_does_not_decode_is_an_error_that_names_it() {
+        let record = |will_init| Value::Record {
+            will_init,
+            block: 0,
+            start: Lsn(0),
+            record: Bytes::from_static(b"no record"),
+        };
+        assert_eq!(
+            after(vec![record(false)]),
+            Err(RebuildError::NoBase(Lsn(1)))
+        );
+        let damaged = after(vec![Value::Zeros, record(true)]);
+        assert!(matches!(
+            damaged,
+            Err(RebuildError::Decode { lsn: Lsn(2), .. })
+        ));
     }
 
     #[test]
