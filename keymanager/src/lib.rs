@@ -2,9 +2,11 @@
 //! to nodes for as long as the answer is yes (KEYS.md).
 //!
 //! This version has the decisions (times, classes of provider errors, the state machine of an
-//! authorization unit; they do no I/O and read no clock) and the local KMS, but no server yet.
+//! authorization unit; they do no I/O and read no clock) the local KMS and
+//! the audit ledger, but no server yet.
 
 pub mod class;
 pub mod kms;
+pub mod ledger;
 pub mod timings;
 pub mod unit;
