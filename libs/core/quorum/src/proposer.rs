@@ -1,0 +1,519 @@
+//! The compute's half: wins one term, streams WAL, and says what is committed.
+//!
+//!   P1  the new log is that of the voter with the highest (last term, flush);
+//!   P2  nothing counts as committed unless a majority has it and it reaches the term's start;
+//!   P3  a proposer that saw a higher term has lost for good: a new one is made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+use ids::{Generation, Lsn, NodeId, TenantId, Term, TimelineId};
+use pg::wire::wal_push::{
+    APPEND_BYTES_MAX, AcceptorGreeting, AppendAnswer, AppendRequest, Elected, Member, Membership,
+    PageserverFeedback, ProposerGreeting, TermStart, ToAcceptor, ToProposer, VoteAnswer,
+    VoteRequest,
+};
+
+use crate::History;
+
+/// The most WAL that is under way to one safekeeper.
+pub const WINDOW_BYTES_MAX: u64 = 1024 * 1024;
+
+/// What a proposer is told at its start.
+#[derive(Debug, Clone)]
+pub struct ProposerConfig {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// For example 170005.
+    pub pg_version: u32,
+    /// The system identifier.
+    pub system_id: u64,
+    /// The length of a WAL segment.
+    pub wal_segment_bytes: u32,
+    /// The safekeepers to reach; they vote where no membership was set.
+    pub safekeepers: BTreeSet<NodeId>,
+    /// Where the timeline starts, should all safekeepers be empty.
+    pub start: Lsn,
+}
+
+/// What the shell does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Send to a safekeeper.
+    Send(NodeId, ToAcceptor),
+    /// The term is won: WAL is to be offered from `start` on.
+    Won {
+        /// The term.
+        term: Term,
+        /// Where its WAL starts.
+        start: Lsn,
+    },
+    /// `to` lacks WAL that the proposer does not hold: read it from `donor` and supply it.
+    NeedWal {
+        /// Who lacks it.
+        to: NodeId,
+        /// Who has it.
+        donor: NodeId,
+        /// What.
+        range: Range<Lsn>,
+    },
+    /// Everything up to here is committed.
+    Committed(Lsn),
+    /// A pageserver's report.
+    Feedback(PageserverFeedback),
+    /// End the connection to a safekeeper that answers what it cannot.
+    Disconnect(NodeId),
+    /// The term or the membership is lost: this proposer is over (P3).
+    Lost(Term),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Greeting,
+    Voting,
+    Leading,
+    Lost,
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    greeting: Option<AcceptorGreeting>,
+    vote: Option<VoteAnswer>,
+    /// The next position to send; none before "elected".
+    next: Option<Lsn>,
+    flush: Lsn,
+    /// Survive the connection: what this node has said once it must not take back.
+    term_seen: Term,
+    flush_seen: Lsn,
+    asked: bool,
+}
+
+/// The state machine, for one term.
+#[derive(Debug)]
+pub struct Proposer {
+    config: ProposerConfig,
+    phase: Phase,
+    peers: BTreeMap<NodeId, Peer>,
+    membership: Membership,
+    term: Term,
+    history: History,
+    start: Lsn,
+    truncate: Lsn,
+    commit: Lsn,
+    /// WAL from `start` on.
+    wal: BytesMut,
+}
+
+impl Proposer {
+    /// A proposer that has talked to nobody.
+    #[must_use]
+    pub fn new(config: ProposerConfig) -> Self {
+        let peers = config
+            .safekeepers
+            .iter()
+            .map(|n| (*n, Peer::default()))
+            .collect();
+        Self {
+            config,
+            phase: Phase::Greeting,
+            peers,
+            membership: Membership::default(),
+            term: Term(0),
+            history: History::default(),
+            start: Lsn::INVALID,
+            truncate: Lsn::INVALID,
+            commit: Lsn::INVALID,
+            wal: BytesMut::new(),
+        }
+    }
+
+    /// A connection to `node` is there, in place of any before.
+    pub fn connected(&mut self, node: NodeId, out: &mut Vec<Effect>) {
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        let (term_seen, flush_seen) = (peer.term_seen, peer.flush_seen);
+        // The vote is a promise of the node, not of the connection; only streaming starts anew.
+        let vote = peer.vote.take();
+        *peer = Peer {
+            vote,
+            term_seen,
+            flush_seen,
+            ..Peer::default()
+        };
+        if self.phase != Phase::Lost {
+            out.push(Effect::Send(node, ToAcceptor::Greeting(self.greeting())));
+        }
+    }
+
+    /// Takes one message of `node`.
+    pub fn handle(&mut self, node: NodeId, message: ToProposer, out: &mut Vec<Effect>) {
+        if self.phase == Phase::Lost || !self.peers.contains_key(&node) {
+            return;
+        }
+        match message {
+            ToProposer::Greeting(m) => self.on_greeting(node, m, out),
+            ToProposer::Vote(m) => self.on_vote(node, m, out),
+            ToProposer::Append(m) => self.on_append(node, m, out),
+        }
+    }
+
+    /// New WAL of Postgres; answers whether it continues what was offered before.
+    pub fn offer(&mut self, at: Lsn, wal: &[u8], out: &mut Vec<Effect>) -> bool {
+        if self.phase != Phase::Leading || at != self.end() {
+            return false;
+        }
+        self.wal.extend_from_slice(wal);
+        self.pump_all(out);
+        true
+    }
+
+    /// WAL that was asked for with [`Effect::NeedWal`].
+    pub fn supply(&mut self, node: NodeId, at: Lsn, wal: &Bytes, out: &mut Vec<Effect>) {
+        let start = self.start;
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        peer.asked = false;
+        if peer.next != Some(at) || at + wal.len() as u64 > start || self.phase != Phase::Leading {
+            return;
+        }
+        peer.next = Some(at + wal.len() as u64);
+        for piece in (0..wal.len()).step_by(APPEND_BYTES_MAX) {
+            let end = wal.len().min(piece + APPEND_BYTES_MAX);
+            let message = self.append(at + piece as u64, wal.slice(piece..end));
+            out.push(Effect::Send(node, message));
+        }
+        self.pump(node, out);
+    }
+
+    /// The term, once one was chosen.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// The end of all WAL offered.
+    #[must_use]
+    pub fn end(&self) -> Lsn {
+        self.start + self.wal.len() as u64
+    }
+
+    fn on_greeting(&mut self, node: NodeId, m: AcceptorGreeting, out: &mut Vec<Effect>) {
+        let generation = m.membership.generation;
+        let campaigning = self.phase != Phase::Greeting;
+        if generation > self.membership.generation {
+            if campaigning {
+                return self.lose(m.term, out);
+            }
+            self.membership = m.membership.clone();
+        }
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        if m.node != node || m.term < peer.term_seen {
+            // It has forgotten a promise: a node like that must not vote (FORMAT.md 6).
+            return out.push(Effect::Disconnect(node));
+        }
+        peer.term_seen = m.term;
+        peer.greeting = Some(m);
+        if campaigning {
+            return self.ask_vote(node, out);
+        }
+        let greeted = |p: &Peer| p.greeting.is_some();
+        if self.majority_of_each_set(greeted) {
+            let terms = self.peers.values().map(|p| p.term_seen.0);
+            self.term = Term(terms.max().unwrap_or(0).saturating_add(1));
+            self.phase = Phase::Voting;
+            let nodes: Vec<_> = self
+                .peers
+                .iter()
+                .filter(|(_, p)| greeted(p))
+                .map(|p| *p.0)
+                .collect();
+            nodes.into_iter().for_each(|n| self.ask_vote(n, out));
+        }
+    }
+
+    fn on_vote(&mut self, node: NodeId, m: VoteAnswer, out: &mut Vec<Effect>) {
+        if m.term > self.term {
+            return self.lose(m.term, out);
+        }
+        let term = self.term;
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        let forgot = m.term == term && m.flush < peer.flush_seen;
+        if m.generation != self.membership.generation || forgot {
+            return out.push(Effect::Disconnect(node));
+        }
+        let leading = self.phase == Phase::Leading;
+        if m.term != term || !(m.given || leading) {
+            return; // not ours, or a repeat of a vote whose first answer was lost
+        }
+        peer.vote = Some(m);
+        if leading {
+            return self.send_elected(node, out);
+        }
+        if self.phase == Phase::Voting && self.majority_of_each_set(|p| p.vote.is_some()) {
+            self.win(out);
+        }
+    }
+
+    /// P1. Only votes of this term are kept, so every log here is the voter's last before it.
+    fn win(&mut self, out: &mut Vec<Effect>) {
+        let mut logs = Vec::new();
+        for vote in self.peers.values().filter_map(|p| p.vote.as_ref()) {
+            let Some(history) = History::new(vote.history.clone()) else {
+                continue;
+            };
+            self.truncate = self.truncate.max(vote.truncate);
+            let history = history.up_to(vote.flush);
+            logs.push(((history.last_term(), vote.flush), history));
+        }
+        let Some(((_, flush), history)) = logs.into_iter().max_by_key(|(rank, _)| *rank) else {
+            return;
+        };
+        self.start = if flush.is_valid() {
+            flush
+        } else {
+            self.config.start
+        };
+        let mut entries = history.entries().to_vec();
+        entries.push(TermStart {
+            term: self.term,
+            start: self.start,
+        });
+        let Some(history) = History::new(entries) else {
+            return self.lose(self.term, out);
+        };
+        self.history = history;
+        self.phase = Phase::Leading;
+        out.push(Effect::Won {
+            term: self.term,
+            start: self.start,
+        });
+        let voters: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(_, p)| p.vote.is_some() && p.greeting.is_some())
+            .map(|p| *p.0)
+            .collect();
+        voters.into_iter().for_each(|n| self.send_elected(n, out));
+    }
+
+    fn send_elected(&mut self, node: NodeId, out: &mut Vec<Effect>) {
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        let Some(vote) = peer.vote.as_ref() else {
+            return;
+        };
+        let first = self.history.entries().first().map(|e| e.start);
+        let at = match (vote.flush.is_valid(), History::new(vote.history.clone())) {
+            (true, Some(theirs)) => theirs.common_point(vote.flush, &self.history),
+            (false, _) => first,
+            (true, None) => None,
+        };
+        // Nothing in common: another timeline's log.
+        let Some(at) = at else {
+            return out.push(Effect::Disconnect(node));
+        };
+        peer.next = Some(at);
+        out.push(Effect::Send(
+            node,
+            ToAcceptor::Elected(Elected {
+                generation: self.membership.generation,
+                term: self.term,
+                start_streaming_at: at,
+                history: self.history.entries().to_vec(),
+            }),
+        ));
+        // Nothing missing: an empty append, so that the node says where it is.
+        if at == self.end() {
+            let message = self.append(at, Bytes::new());
+            out.push(Effect::Send(node, message));
+        }
+        self.pump(node, out);
+    }
+
+    fn on_append(&mut self, node: NodeId, m: AppendAnswer, out: &mut Vec<Effect>) {
+        if m.term > self.term {
+            return self.lose(m.term, out);
+        }
+        if m.term != self.term || self.phase != Phase::Leading {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        peer.flush = peer.flush.max(m.flush);
+        peer.flush_seen = peer.flush_seen.max(m.flush);
+        if let Some(feedback) = m.feedback {
+            out.push(Effect::Feedback(feedback));
+        }
+        self.advance_commit(out);
+        self.pump(node, out);
+    }
+
+    /// P2.
+    fn advance_commit(&mut self, out: &mut Vec<Effect>) {
+        let sets = self.sets();
+        let reached = sets.iter().map(|set| {
+            let flush = |n: &NodeId| self.peers.get(n).map_or(Lsn::INVALID, |p| p.flush);
+            let own_term = |lsn: Lsn| if lsn < self.start { Lsn::INVALID } else { lsn };
+            let mut flushed: Vec<_> = set.iter().map(|n| own_term(flush(n))).collect();
+            flushed.sort();
+            flushed
+                .get(flushed.len() - majority(flushed.len()))
+                .copied()
+                .unwrap_or_default()
+        });
+        // A safekeeper cannot have what was never offered.
+        let reached = reached.min().unwrap_or_default().min(self.end());
+        let everywhere = self
+            .peers
+            .values()
+            .map(|p| p.flush)
+            .min()
+            .unwrap_or_default();
+        self.truncate = self.truncate.max(everywhere.min(self.commit.max(reached)));
+        if reached > self.commit {
+            self.commit = reached;
+            out.push(Effect::Committed(reached));
+            let even: Vec<_> = self
+                .peers
+                .iter()
+                .filter(|(_, p)| p.next == Some(self.end()))
+                .map(|p| *p.0)
+                .collect();
+            for node in even {
+                let message = self.append(self.end(), Bytes::new());
+                out.push(Effect::Send(node, message));
+            }
+        }
+    }
+
+    fn pump_all(&mut self, out: &mut Vec<Effect>) {
+        let nodes: Vec<_> = self.peers.keys().copied().collect();
+        nodes.into_iter().for_each(|n| self.pump(n, out));
+    }
+
+    /// Sends what the window of `node` has room for.
+    fn pump(&mut self, node: NodeId, out: &mut Vec<Effect>) {
+        loop {
+            let (start, end) = (self.start, self.end());
+            let donor = self.donor(node);
+            let Some(peer) = self.peers.get_mut(&node) else {
+                return;
+            };
+            let Some(next) = peer.next.filter(|n| *n < end) else {
+                return;
+            };
+            if next < start {
+                if let (false, Some(donor)) = (peer.asked, donor) {
+                    peer.asked = true;
+                    out.push(Effect::NeedWal {
+                        to: node,
+                        donor,
+                        range: next..start,
+                    });
+                }
+                return;
+            }
+            let under_way = next.0.saturating_sub(peer.flush.0.max(start.0));
+            if under_way >= WINDOW_BYTES_MAX {
+                return;
+            }
+            let from = (next - start) as usize;
+            let len = (self.wal.len() - from).min(APPEND_BYTES_MAX);
+            peer.next = Some(next + len as u64);
+            let wal = Bytes::copy_from_slice(&self.wal[from..from + len]);
+            let message = self.append(next, wal);
+            out.push(Effect::Send(node, message));
+        }
+    }
+
+    /// A voter whose log was the new one, or one that has caught up since.
+    fn donor(&self, not: NodeId) -> Option<NodeId> {
+        let has = |p: &Peer| {
+            let voted = |v: &VoteAnswer| {
+                let theirs = History::new(v.history.clone())?;
+                theirs.common_point(v.flush, &self.history)
+            };
+            p.flush >= self.start || p.vote.as_ref().and_then(voted) >= Some(self.start)
+        };
+        self.peers
+            .iter()
+            .find(|(n, p)| **n != not && has(p))
+            .map(|(n, _)| *n)
+    }
+
+    fn append(&self, begin: Lsn, wal: Bytes) -> ToAcceptor {
+        let (generation, term) = (self.membership.generation, self.term);
+        let (commit, truncate) = (self.commit, self.truncate);
+        ToAcceptor::Append(AppendRequest {
+            generation,
+            term,
+            begin,
+            commit,
+            truncate,
+            wal,
+        })
+    }
+
+    fn ask_vote(&self, node: NodeId, out: &mut Vec<Effect>) {
+        let request = VoteRequest {
+            generation: self.membership.generation,
+            term: self.term,
+        };
+        out.push(Effect::Send(node, ToAcceptor::Vote(request)));
+    }
+
+    fn lose(&mut self, to: Term, out: &mut Vec<Effect>) {
+        self.phase = Phase::Lost;
+        out.push(Effect::Lost(to));
+    }
+
+    /// The sets of which each must give a majority.
+    fn sets(&self) -> Vec<Vec<NodeId>> {
+        let ids = |set: &[Member]| set.iter().map(|m| m.node).collect::<Vec<_>>();
+        if self.membership.generation == Generation(0) {
+            return vec![self.config.safekeepers.iter().copied().collect()];
+        }
+        let mut sets = vec![ids(&self.membership.members)];
+        if !self.membership.new_members.is_empty() {
+            sets.push(ids(&self.membership.new_members));
+        }
+        sets
+    }
+
+    fn majority_of_each_set(&self, has: impl Fn(&Peer) -> bool) -> bool {
+        self.sets().iter().all(|set| {
+            let n = set
+                .iter()
+                .filter(|n| self.peers.get(n).is_some_and(&has))
+                .count();
+            n >= majority(set.len())
+        })
+    }
+
+    fn greeting(&self) -> ProposerGreeting {
+        ProposerGreeting {
+            tenant: self.config.tenant,
+            timeline: self.config.timeline,
+            // A proposer learns the membership; it never brings one.
+            membership: Membership::default(),
+            pg_version: self.config.pg_version,
+            system_id: self.config.system_id,
+            wal_segment_bytes: self.config.wal_segment_bytes,
+        }
+    }
+}
+
+fn majority(n: usize) -> usize {
+    n / 2 + 1
+}

@@ -1,0 +1,298 @@
+//! A cluster of the real acceptors and proposers in one thread, driven by a seed. Messages are
+//! lost, repeated and reordered; nodes crash and lose what was not durable; proposers are
+//! replaced. The checkers know nothing of the protocol.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests fail by panicking
+
+use std::collections::BTreeMap;
+
+use ids::{Lsn, NodeId, TenantId, Term, TimelineId};
+use pg::wire::wal_push::{ToAcceptor, ToProposer};
+use quorum::{Acceptor, Action, Durable, Effect, EndpointEpoch, Proposer, ProposerConfig, Ticket};
+
+const START: u64 = 0x1000;
+
+#[test]
+fn acknowledged_wal_survives_any_minority() {
+    let count = std::env::var("REDOUBT_SIM_SEEDS").map_or(300, |n| n.parse().unwrap());
+    let mut committed = 0;
+    for seed in 0..count {
+        let run = std::panic::catch_unwind(|| {
+            let mut cluster = Cluster::new(seed, [3, 3, 5, 1][(seed % 4) as usize]);
+            (0..1500).for_each(|_| cluster.step());
+            cluster.check.committed.len()
+        });
+        committed += run.unwrap_or_else(|_| panic!("failed at seed {seed}"));
+    }
+    // A simulator in which nothing happens proves nothing.
+    assert!(
+        committed as u64 > count * 100,
+        "{committed} bytes committed"
+    );
+}
+
+struct Node {
+    acceptor: Acceptor,
+    disk: (Durable, Vec<u8>),
+    /// Writes and answers in order: an answer waits for what stands before it.
+    queue: Vec<(usize, Action)>,
+}
+
+enum Message {
+    Down(ToAcceptor),
+    Up(ToProposer),
+}
+
+struct Cluster {
+    random: Random,
+    nodes: BTreeMap<NodeId, Node>,
+    proposers: Vec<(Proposer, bool)>,
+    network: Vec<(usize, NodeId, Message)>,
+    check: Check,
+}
+
+impl Cluster {
+    fn new(seed: u64, n: u64) -> Self {
+        let node = |i| {
+            let acceptor = Acceptor::restore(NodeId(i), Durable::default(), Lsn(0), false);
+            (
+                NodeId(i),
+                Node {
+                    acceptor,
+                    disk: Default::default(),
+                    queue: vec![],
+                },
+            )
+        };
+        let random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let nodes = (1..=n).map(node).collect();
+        let check = Check::default();
+        let mut cluster = Self {
+            random,
+            nodes,
+            proposers: vec![],
+            network: vec![],
+            check,
+        };
+        cluster.replace_proposer();
+        cluster
+    }
+
+    fn step(&mut self) {
+        let node = NodeId(1 + self.random.below(self.nodes.len()) as u64);
+        match self.random.below(1000) {
+            0..650 => self.deliver(),
+            650..850 => self.sync(node),
+            850..950 => self.write(),
+            950..980 => self.reconnect(node),
+            980..993 => self.crash(node),
+            _ => self.replace_proposer(),
+        }
+    }
+
+    fn deliver(&mut self) {
+        if self.network.is_empty() {
+            return;
+        }
+        // Mostly the oldest, sometimes any.
+        let any = self.random.below(20) == 0;
+        let at = if any {
+            self.random.below(self.network.len())
+        } else {
+            0
+        };
+        let (p, node, message) = self.network.remove(at);
+        let fate = self.random.below(100);
+        if fate < 2 {
+            return;
+        }
+        match message {
+            Message::Down(m) => {
+                if fate < 4 {
+                    self.network.push((p, node, Message::Down(m.clone())));
+                }
+                let n = self.nodes.get_mut(&node).unwrap();
+                let mut out = Vec::new();
+                n.acceptor.handle(EndpointEpoch(p as u64), m, &mut out);
+                n.queue.extend(out.into_iter().map(|a| (p, a)));
+            }
+            Message::Up(m) => {
+                if fate < 4 {
+                    self.network.push((p, node, Message::Up(m.clone())));
+                }
+                let mut out = Vec::new();
+                self.proposers[p].0.handle(node, m, &mut out);
+                self.effects(p, out);
+            }
+        }
+    }
+
+    /// Completes one write of a node, and sends the answers that stand before the next.
+    fn sync(&mut self, node: NodeId) {
+        let n = self.nodes.get_mut(&node).unwrap();
+        let mut done = None;
+        while let Some((p, action)) = n.queue.first().cloned() {
+            let is_write = !matches!(action, Action::Send { .. } | Action::Close(_));
+            if is_write && done.is_some() {
+                break;
+            }
+            n.queue.remove(0);
+            match action {
+                Action::Append { ticket, at, wal } => {
+                    assert_eq!(n.disk.1.len() as u64 + START, at.0, "a hole in the log");
+                    n.disk.1.extend_from_slice(&wal);
+                    done = Some(ticket);
+                }
+                Action::Truncate { ticket, to, .. } => {
+                    n.disk.1.truncate((to.0 - START) as usize);
+                    done = Some(ticket);
+                }
+                Action::Persist { ticket, state } => {
+                    n.disk.0 = *state;
+                    done = Some(ticket);
+                }
+                Action::Send { message, after } => {
+                    assert!(after <= done.or(after), "sent before its write");
+                    self.network.push((p, node, Message::Up(message)));
+                }
+                Action::Close(_) => {}
+            }
+        }
+        let mut out = Vec::new();
+        n.acceptor.on_persisted(done.unwrap_or(Ticket(0)), &mut out);
+        n.queue.extend(out.into_iter().map(|a| (0, a)));
+    }
+
+    fn crash(&mut self, node: NodeId) {
+        let n = self.nodes.get_mut(&node).unwrap();
+        n.queue.clear();
+        let started = !n.disk.0.history.entries().is_empty();
+        let flush = if started {
+            START + n.disk.1.len() as u64
+        } else {
+            0
+        };
+        n.acceptor = Acceptor::restore(node, n.disk.0.clone(), Lsn(flush), false);
+        assert!(
+            !n.acceptor.state().learner,
+            "a crash alone must not cast doubt on a log"
+        );
+    }
+
+    fn reconnect(&mut self, node: NodeId) {
+        let p = self.proposers.len() - 1;
+        let mut out = Vec::new();
+        self.proposers[p].0.connected(node, &mut out);
+        self.effects(p, out);
+    }
+
+    fn replace_proposer(&mut self) {
+        let proposer = Proposer::new(ProposerConfig {
+            tenant: TenantId([1; 16]),
+            timeline: TimelineId([2; 16]),
+            pg_version: 150_000,
+            system_id: 7,
+            wal_segment_bytes: 16 << 20,
+            safekeepers: self.nodes.keys().copied().collect(),
+            start: Lsn(START),
+        });
+        self.proposers.push((proposer, false));
+        (1..=self.nodes.len() as u64).for_each(|n| self.reconnect(NodeId(n)));
+    }
+
+    /// The newest proposer writes, or the one before, which may not know yet.
+    fn write(&mut self) {
+        let p = self.proposers.len() - 1 - self.random.below(2).min(self.proposers.len() - 1);
+        let wal: Vec<u8> = (0..100).map(|_| self.random.next() as u8).collect();
+        let mut out = Vec::new();
+        let (proposer, lost) = &mut self.proposers[p];
+        if !*lost {
+            proposer.offer(proposer.end(), &wal, &mut out);
+        }
+        self.effects(p, out);
+    }
+
+    fn effects(&mut self, p: usize, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Send(node, m) => self.network.push((p, node, Message::Down(m))),
+                Effect::Won { term, start } => self.check.won(term, start),
+                Effect::Committed(lsn) => {
+                    let logs: Vec<_> = self.nodes.values().map(|n| n.disk.1.clone()).collect();
+                    self.check.commit(p, lsn, &logs);
+                }
+                Effect::NeedWal { to, donor, range } => {
+                    let bytes = (range.start.0 - START) as usize..(range.end.0 - START) as usize;
+                    let Some(wal) = self.nodes[&donor].disk.1.get(bytes) else {
+                        continue;
+                    };
+                    let (wal, mut out) = (wal.to_vec().into(), Vec::new());
+                    self.proposers[p].0.supply(to, range.start, &wal, &mut out);
+                    self.effects(p, out);
+                }
+                Effect::Lost(_) => self.proposers[p].1 = true,
+                Effect::Feedback(_) | Effect::Disconnect(_) => {}
+            }
+        }
+    }
+}
+
+/// What must hold, whatever the protocol is.
+#[derive(Default)]
+struct Check {
+    committed: Vec<u8>,
+    leaders: BTreeMap<Term, Lsn>,
+    by_proposer: BTreeMap<usize, Lsn>,
+}
+
+impl Check {
+    /// Election safety: one winner for each term, whose log has all that was committed.
+    fn won(&mut self, term: Term, start: Lsn) {
+        assert_eq!(
+            self.leaders.insert(term, start),
+            None,
+            "two winners of term {term}"
+        );
+        if *self.leaders.last_key_value().unwrap().0 == term {
+            let end = START + self.committed.len() as u64;
+            assert!(start.0 >= end, "committed WAL above {start} is gone");
+        }
+    }
+
+    /// What is called committed is durable on a majority, and never changes.
+    fn commit(&mut self, p: usize, lsn: Lsn, logs: &[Vec<u8>]) {
+        let before = self.by_proposer.insert(p, lsn).unwrap_or_default();
+        assert!(lsn > before, "commit went from {before} to {lsn}");
+        let bytes = (lsn.0 - START) as usize;
+        let mut copies: BTreeMap<&[u8], usize> = BTreeMap::new();
+        let long = logs.iter().filter_map(|log| log.get(..bytes));
+        long.for_each(|log| *copies.entry(log).or_default() += 1);
+        let agreed = copies.iter().find(|(_, n)| **n > logs.len() / 2);
+        let agreed = agreed
+            .unwrap_or_else(|| panic!("no majority holds {lsn}"))
+            .0;
+        let common = self.committed.len().min(bytes);
+        assert!(
+            agreed[..common] == self.committed[..common],
+            "committed bytes changed"
+        );
+        if bytes > common {
+            self.committed = agreed.to_vec();
+        }
+    }
+}
+
+/// xorshift: the same numbers for the same seed, everywhere.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 >> 16
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+}
