@@ -8,6 +8,7 @@
     reason = "the parts are tested, but no process ingests or reads yet"
 )]
 
+mod history;
 mod layer;
 mod manifest;
 mod rebuild;
