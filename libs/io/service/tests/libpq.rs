@@ -114,3 +114,26 @@ async fn copies_run_in_both_directions_and_keep_their_bounds() {
     }
     assert_eq!(total, 64 << 20);
 }
+
+#[tokio::test]
+#[ignore = "needs psql"]
+async fn postgres_own_client_is_understood() {
+    let (addr, _shutdown) = begin().await;
+    let run = async |password: &str, sql: &str| {
+        let conninfo = format!(
+            "host={} port={} user=u dbname=d sslmode=prefer gssencmode=prefer options='-c a=b'",
+            addr.ip(),
+            addr.port()
+        );
+        let output = tokio::process::Command::new("psql")
+            .args(["-X", "-A", "-t", "-d", &conninfo, "-c", sql])
+            .env("PGPASSWORD", password)
+            .output()
+            .await
+            .unwrap();
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    assert_eq!(run("token", "options").await, "a|b\n|\n");
+    assert_eq!(run("token", "nonsense").await, "ERROR:  what?\n");
+    assert!(run("guess", "options").await.contains("FATAL:  no"));
+}
