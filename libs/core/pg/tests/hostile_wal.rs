@@ -1,0 +1,75 @@
+//! Bytes that are not WAL, or not any more: errors, never panics.
+
+use bytes::Bytes;
+use ids::Lsn;
+use pg::PgMajor;
+use pg::wal::{Compression, Decoder, Image, WalShape, decode, encode_record, lay_out};
+use proptest::prelude::*;
+
+const SHAPE: WalShape = WalShape {
+    version: PgMajor::V15,
+    segment_bytes: 1 << 20,
+    system_id: 7,
+    tli: 1,
+};
+
+proptest! {
+    #[test]
+    fn a_body_of_any_bytes_is_taken_apart_or_refused(
+        parts in prop::collection::vec(prop_oneof![any::<u8>(), 0_u8..4, 252_u8..], 0..200),
+        rmid in 0_u8..30,
+        old in any::<bool>(),
+    ) {
+        let mut record = encode_record(Lsn(8), 3, rmid, 0, b"");
+        record.truncate(24);
+        record.extend(parts);
+        let total = record.len() as u32;
+        record[..4].copy_from_slice(&total.to_le_bytes());
+        let version = if old { PgMajor::V14 } else { PgMajor::V17 };
+        if let Ok(record) = decode(version, Lsn(8), Lsn(16), Bytes::from(record)) {
+            for block in record.blocks {
+                let _page_or_error = block.image.map(|image| image.restore());
+            }
+        }
+    }
+
+    #[test]
+    fn an_image_of_any_bytes_makes_a_page_or_an_error(
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+        zstd_magic in any::<bool>(),
+        hole_offset in any::<u16>(),
+        hole_length in any::<u16>(),
+    ) {
+        let bytes = if zstd_magic { [&[0x28, 0xB5, 0x2F, 0xFD][..], &bytes].concat() } else { bytes };
+        for compression in
+            [Compression::None, Compression::Pglz, Compression::Lz4, Compression::Zstd]
+        {
+            let bytes = Bytes::from(bytes.clone());
+            let image = Image { hole_offset, hole_length, compression, apply: true, bytes };
+            let _page_or_error = image.restore();
+        }
+    }
+
+    #[test]
+    fn a_stream_with_a_changed_byte_gives_no_record_that_was_not_there(
+        at in 0_usize..20_000,
+        flip in 1_u8..,
+    ) {
+        let (from, mut prev, mut bytes) = (Lsn(1 << 20), Lsn(8), Vec::new());
+        for n in 0..20_u8 {
+            let record = encode_record(prev, 3, 21, 0, &[n; 1000]);
+            let laid = lay_out(&SHAPE, from + bytes.len() as u64, &record);
+            prev = laid.start;
+            bytes.extend(laid.bytes);
+        }
+        bytes[at] ^= flip;
+        let mut decoder = Decoder::new(SHAPE, from);
+        decoder.feed(&bytes);
+        let mut count = 0;
+        while let Ok(Some((start, end, record))) = decoder.next() {
+            let record = decode(SHAPE.version, start, end, record).unwrap();
+            prop_assert_eq!(&record.main_data[..], &[count; 1000]);
+            count += 1;
+        }
+    }
+}
