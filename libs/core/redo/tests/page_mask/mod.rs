@@ -1,0 +1,76 @@
+//! Blanks what a server changes without WAL (`bufmask.c` and the masks of the access methods).
+
+use redo::Page;
+
+fn word(page: &Page, at: usize) -> usize {
+    usize::from(u16::from_le_bytes([page[at], page[at + 1]]))
+}
+
+fn clear(page: &mut Page, at: usize, bits: u16) {
+    let value = word(page, at) as u16 & !bits;
+    page[at..at + 2].copy_from_slice(&value.to_le_bytes());
+}
+
+/// A map page keeps its whole content: the server's own mask would blank all of it.
+pub(crate) fn mask(page: &mut Page, rmid: u8, is_map: bool) {
+    page[..10].fill(0); // LSN and checksum
+    if rmid != 15 && rmid != 20 {
+        page[20..24].fill(0); // the oldest transaction to prune
+        clear(page, 10, if is_map { 3 } else { 7 });
+    }
+    if is_map {
+        return;
+    }
+    let (lower, upper, special) = (word(page, 12), word(page, 14), word(page, 16));
+    if lower < 24 || lower > upper || upper > special || special > 8192 {
+        return;
+    }
+    page[lower..upper].fill(0);
+    match rmid {
+        9 | 10 => mask_heap(page, (lower - 24) / 4),
+        11 => mask_btree(page, (lower - 24) / 4, special),
+        _ => {}
+    }
+}
+
+fn mask_heap(page: &mut Page, items: usize) {
+    for item in 0..items {
+        let at = 24 + 4 * item;
+        let raw = u32::from_le_bytes(page[at..at + 4].try_into().unwrap());
+        let (start, state, len) = (
+            (raw & 0x7fff) as usize,
+            (raw >> 15) & 3,
+            (raw >> 17) as usize,
+        );
+        if start + len > 8192 || len == 0 {
+            continue;
+        }
+        if state == 1 {
+            let is_frozen = word(page, start + 20) & 0x300 == 0x300;
+            clear(page, start + 20, if is_frozen { 0x0c00 } else { 0xfff0 });
+            page[start + 8..start + 12].fill(0); // the command id
+        }
+        let padded = (start + len).next_multiple_of(8).min(8192);
+        page[start + len..padded].fill(0);
+        // A speculative insert's ctid holds a token; its redo points it to the tuple itself,
+        // as PostgreSQL's mask does with the image. Blocks are not known here: both are blanked.
+        let points = word(page, start + 16);
+        if state == 1 && (points == 0xfffe || points == item + 1) {
+            page[start + 12..start + 18].fill(0);
+        }
+    }
+}
+
+fn mask_btree(page: &mut Page, items: usize, special: usize) {
+    if special + 16 > 8192 {
+        return;
+    }
+    let is_leaf = word(page, special + 12) & 1 != 0;
+    for item in 0..if is_leaf { items } else { 0 } {
+        let at = 24 + 4 * item;
+        let raw = u32::from_le_bytes(page[at..at + 4].try_into().unwrap()) & !(3 << 15);
+        page[at..at + 4].copy_from_slice(&raw.to_le_bytes());
+    }
+    clear(page, special + 12, 0x60); // split end, garbage
+    page[special + 14..special + 16].fill(0); // the vacuum cycle
+}

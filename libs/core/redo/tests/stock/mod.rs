@@ -1,0 +1,115 @@
+//! Runs a stock PostgreSQL 15 over the workload and keeps its base copy and WAL.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ids::Lsn;
+use tempfile::TempDir;
+
+const BIN: &str = "/usr/lib/postgresql/15/bin";
+const SETTINGS: &str = "-c wal_consistency_checking=all -c full_page_writes=off -c fsync=off \
+    -c wal_compression=lz4 -c max_wal_size=40GB -c wal_keep_size=30GB -c autovacuum=off \
+    -c listen_addresses='' -c shared_buffers=256MB -c wal_level=replica";
+
+/// What a run left behind; the directory goes with it.
+pub(crate) struct Run {
+    pub(crate) base: PathBuf,
+    pub(crate) wal: PathBuf,
+    pub(crate) system_id: u64,
+    pub(crate) start: Lsn,
+    pub(crate) end: Lsn,
+    _directory: TempDir,
+}
+
+impl Run {
+    pub(crate) fn record() -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("redo-oracle")
+            .tempdir_in("/tmp")
+            .unwrap();
+        let at = directory.path();
+        sh(
+            Path::new("/tmp"),
+            &format!("chmod 777 {}", at.display()),
+            false,
+        );
+        sh(
+            at,
+            &format!("{BIN}/initdb -D data -U postgres -A trust -N >init.log"),
+            true,
+        );
+        sh(at, "cp -r data base", true);
+        let control = sh(at, &format!("{BIN}/pg_controldata base"), true);
+        let field = |name: &str| {
+            let line = control.lines().find(|line| line.starts_with(name)).unwrap();
+            line.rsplit(' ').next().unwrap().to_owned()
+        };
+        let socket = at.display();
+        let start = format!(
+            "{BIN}/pg_ctl -D data -w -l server.log -o \"{SETTINGS} -k {socket}\" start >start.log"
+        );
+        sh(at, &start, true);
+        let sql = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle.sql");
+        std::fs::copy(sql, at.join("oracle.sql")).unwrap();
+        sh(at, "chmod a+r oracle.sql", false);
+        let psql =
+            format!("{BIN}/psql -h {socket} -U postgres -d postgres -v ON_ERROR_STOP=1 -qAt");
+        sh(at, &format!("{psql} -f oracle.sql >sql.log"), true);
+        let bench = format!("{BIN}/pgbench -h {socket} -U postgres");
+        sh(
+            at,
+            &format!(
+                "{bench} -i -s 1 -q postgres 2>i.log >i.log && {bench} -c 4 -t 1000 postgres >b.log 2>b.log"
+            ),
+            true,
+        );
+        let end = sh(
+            at,
+            &format!("{psql} -c 'select pg_current_wal_insert_lsn()'"),
+            true,
+        );
+        sh(
+            at,
+            &format!("{BIN}/pg_ctl -D data -w -m fast stop >stop.log"),
+            true,
+        );
+        sh(at, "chmod -R a+rX data base", true);
+        Self {
+            base: at.join("base"),
+            wal: at.join("data/pg_wal"),
+            system_id: field("Database system identifier").parse().unwrap(),
+            start: lsn(&field("Latest checkpoint's REDO location")),
+            end: lsn(end.trim()),
+            _directory: directory,
+        }
+    }
+}
+
+fn lsn(text: &str) -> Lsn {
+    let (high, low) = text.split_once('/').unwrap();
+    let part = |text| u64::from_str_radix(text, 16).unwrap();
+    Lsn(part(high) << 32 | part(low))
+}
+
+/// Runs a script; as `postgres` where the test runs as root, which servers refuse.
+fn sh(at: &Path, script: &str, as_server: bool) -> String {
+    let is_root = std::fs::read_to_string("/proc/self/status")
+        .unwrap()
+        .contains("Uid:\t0\t");
+    let mut command = if as_server && is_root {
+        let mut command = Command::new("runuser");
+        command.args(["-u", "postgres", "--", "sh", "-c", script]);
+        command
+    } else {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    };
+    let output = command.current_dir(at).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{script}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
