@@ -1,0 +1,85 @@
+//! What one acceptor answers, message by message.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests fail by panicking
+
+use ids::{Generation, Lsn, NodeId, Term};
+use pg::wire::wal_push::{AppendRequest, ToAcceptor, ToProposer, VoteRequest};
+use quorum::{Acceptor, Action, Durable, EndpointEpoch, Refusal, Ticket};
+
+fn ask(acceptor: &mut Acceptor, epoch: u64, message: ToAcceptor) -> Vec<Action> {
+    let mut out = Vec::new();
+    acceptor.handle(EndpointEpoch(epoch), message, &mut out);
+    out
+}
+
+fn vote(term: u64) -> ToAcceptor {
+    ToAcceptor::Vote(VoteRequest {
+        generation: Generation(0),
+        term: Term(term),
+    })
+}
+
+fn given(actions: &[Action]) -> bool {
+    match actions.last() {
+        Some(Action::Send {
+            message: ToProposer::Vote(answer),
+            ..
+        }) => answer.given,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_vote_waits_for_its_record_and_a_lower_endpoint_epoch_gets_none() {
+    let mut acceptor = Acceptor::restore(NodeId(1), Durable::default(), Lsn(0), false);
+    let actions = ask(&mut acceptor, 5, vote(1));
+    assert!(given(&actions));
+    assert!(matches!(
+        actions[1],
+        Action::Send {
+            after: Some(Ticket(1)),
+            ..
+        }
+    ));
+    assert!(!given(&ask(&mut acceptor, 4, vote(2))), "C1");
+    assert!(!given(&ask(&mut acceptor, 5, vote(1))), "A1");
+    assert!(given(&ask(&mut acceptor, 5, vote(3))));
+}
+
+#[test]
+fn a_stale_append_is_answered_bare_and_then_with_positions() {
+    let state = Durable {
+        term: Term(7),
+        ..Durable::default()
+    };
+    let mut acceptor = Acceptor::restore(NodeId(1), state, Lsn(0x2000), false);
+    let stale = AppendRequest {
+        generation: Generation(0),
+        term: Term(6),
+        begin: Lsn(0x2000),
+        commit: Lsn(0),
+        truncate: Lsn(0),
+        wal: vec![0; 8].into(),
+    };
+    let flushes: Vec<_> = ask(&mut acceptor, 0, ToAcceptor::Append(stale))
+        .into_iter()
+        .map(|action| match action {
+            Action::Send {
+                message: ToProposer::Append(m),
+                ..
+            } => (m.term, m.flush),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(flushes, [(Term(7), Lsn(0)), (Term(7), Lsn(0x2000))]);
+}
+
+#[test]
+fn a_log_below_its_commit_position_takes_no_part() {
+    let state = Durable {
+        commit: Lsn(0x3000),
+        ..Durable::default()
+    };
+    let mut acceptor = Acceptor::restore(NodeId(1), state, Lsn(0x2000), false);
+    let refused = ask(&mut acceptor, 0, vote(1));
+    assert_eq!(refused, [Action::Close(Refusal::Learner(NodeId(1)))], "A5");
+}
