@@ -1,6 +1,11 @@
 //! Holds redo to a stock PostgreSQL 15: with `wal_consistency_checking`, every record carries the
 //! page that it made, and redo from a cold base copy must make the same.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test may; its helper modules are no test functions"
+)]
+
 mod page_mask;
 mod stock;
 
