@@ -4,7 +4,7 @@ export PATH := $(CACHE)/bin:$(PATH)
 SECONDS ?= 20
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 .DEFAULT_GOAL := help
-.PHONY: help deps build run test fmt lint unit doc deny tidy fuzz clean
+.PHONY: help deps build run test fmt lint unit doc deny tidy servers fuzz clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -18,7 +18,7 @@ build: deps ## build everything, release
 run: build ## what runs today: the part of the tour that exists
 	@scripts/tour
 
-test: deps fmt lint unit doc deny tidy ## everything that must hold before a change lands
+test: deps fmt lint unit doc deny tidy servers ## everything that must hold before a change lands
 
 fmt: ## formatting
 	cargo fmt --all --check
@@ -40,6 +40,9 @@ deny: ## licences, bans, sources of dependencies
 tidy: ## arrows, fences and promises about the tree itself
 	cargo build --quiet --locked --package redoubt
 	scripts/pytest tidy
+
+servers: ## the parts that speak to servers which are not ours: S3
+	scripts/pytest servers
 
 fuzz: ## every fuzz target, SECONDS=20 each
 	@scripts/cargo-tool fuzz 0.13.2

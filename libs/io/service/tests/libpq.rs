@@ -116,7 +116,6 @@ async fn copies_run_in_both_directions_and_keep_their_bounds() {
 }
 
 #[tokio::test]
-#[ignore = "needs psql"]
 async fn postgres_own_client_is_understood() {
     let (addr, _shutdown) = begin().await;
     let run = async |password: &str, sql: &str| {
