@@ -2,10 +2,11 @@
 //! to nodes for as long as the answer is yes (KEYS.md).
 //!
 //! This version has the decisions (times, classes of provider errors, the state machine of an
-//! authorization unit; they do no I/O and read no clock) the local KMS and
-//! the audit ledger, but no server yet.
+//! authorization unit; they do no I/O and read no clock), the local KMS, the KEKs with their
+//! documents in the bucket, and the audit ledger, but no server yet.
 
 pub mod class;
+pub mod kek;
 pub mod kms;
 pub mod ledger;
 pub mod timings;

@@ -1,0 +1,194 @@
+//! The opened KEKs in memory: which version mints, which are accepted, and how a fence drops them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ids::{KekId, KekVersion, TenantId};
+use sealed::Kek;
+use service::entropy::OsEntropy;
+
+use super::KekError;
+use super::document::Document;
+use super::documents::KekDocuments;
+
+/// The first version of every KEK.
+const FIRST: KekVersion = KekVersion(1);
+
+/// An opened KEK; it is wiped when the last user drops it.
+pub struct Opened {
+    /// The KEK.
+    pub id: KekId,
+    /// Its version.
+    pub version: KekVersion,
+    /// The key.
+    pub kek: Kek,
+}
+
+/// What is known of one tenant. A fence drops `opened` and `active`, never the bounds.
+#[derive(Default)]
+struct Known {
+    active: Option<Arc<Opened>>,
+    opened: BTreeMap<KekVersion, Arc<Opened>>,
+    /// The document whose opening probes the KMS: ciphertext, so it may outlive a fence.
+    canary: Option<(String, Document)>,
+    /// The highest version that was ever active here: a bucket that shows less went back in time.
+    reached: KekVersion,
+    /// No version up to this one becomes active any more (K8).
+    spent: KekVersion,
+    /// Counts fences: what was opened before one must not be kept after it.
+    fences: u64,
+}
+
+/// The opened KEKs of the tenants of one key configuration.
+pub struct KekRing {
+    documents: KekDocuments,
+    known: Mutex<BTreeMap<TenantId, Known>>,
+}
+
+impl KekRing {
+    /// Nothing is open yet.
+    #[must_use]
+    pub fn new(documents: KekDocuments) -> Self {
+        Self {
+            documents,
+            known: Mutex::default(),
+        }
+    }
+
+    /// The KEK that mints, where it is open.
+    #[must_use]
+    pub fn active(&self, tenant: TenantId) -> Option<Arc<Opened>> {
+        self.lock().get(&tenant)?.active.clone()
+    }
+
+    /// Opens the newest version, having made it first where there is none, or where a fence has
+    /// spent all that are there (K8).
+    ///
+    /// # Errors
+    /// [`KekError`]; nothing becomes active then.
+    pub async fn activate(&self, tenant: TenantId) -> Result<Arc<Opened>, KekError> {
+        let (reached, spent, fences) = self.bounds(tenant);
+        let newest = self.documents.newest(tenant).await?;
+        let version = match newest {
+            Some(newest) if newest < reached => return Err(too_low(tenant, newest, reached)),
+            None if reached >= FIRST => return Err(too_low(tenant, KekVersion(0), reached)),
+            Some(newest) if newest > spent => newest,
+            Some(newest) => {
+                let next = newest.0.checked_add(1).ok_or(KekError::UsedUp(tenant))?;
+                let (_, before) = self.documents.read(tenant, newest).await?;
+                let next = KekVersion(next);
+                self.documents.mint(tenant, before.kek, next).await?;
+                next
+            }
+            None => {
+                let id = KekId(OsEntropy::bytes());
+                self.documents.mint(tenant, id, FIRST).await?;
+                FIRST
+            }
+        };
+        // K10: what mints is what was read back, whoever wrote it.
+        let (name, document) = self.documents.read(tenant, version).await?;
+        let opened = Arc::new(self.open(&name, &document).await?);
+        let mut known = self.lock();
+        let known = known.entry(tenant).or_default();
+        if known.fences != fences {
+            // It was minted before the fence, or may have been: K8 wants one from after it.
+            known.spent = known.spent.max(version);
+            return Err(KekError::Fenced(tenant));
+        }
+        if known.reached > version {
+            return Err(too_low(tenant, version, known.reached));
+        }
+        known.reached = version;
+        known.canary = Some((name, document));
+        known.opened.insert(version, opened.clone());
+        known.active = Some(opened.clone());
+        Ok(opened)
+    }
+
+    /// The KEK of a wrap slot, from memory or from the bucket.
+    ///
+    /// # Errors
+    /// [`KekError::TooLow`] below `lowest`; see [`KekError`].
+    pub async fn get(
+        &self,
+        tenant: TenantId,
+        version: KekVersion,
+        lowest: KekVersion,
+    ) -> Result<Arc<Opened>, KekError> {
+        if version < lowest {
+            return Err(too_low(tenant, version, lowest));
+        }
+        let (_, _, fences) = self.bounds(tenant);
+        let held = self
+            .lock()
+            .get(&tenant)
+            .and_then(|known| known.opened.get(&version).cloned());
+        if let Some(opened) = held {
+            return Ok(opened);
+        }
+        let (name, document) = self.documents.read(tenant, version).await?;
+        let opened = Arc::new(self.open(&name, &document).await?);
+        let mut known = self.lock();
+        let known = known.entry(tenant).or_default();
+        if known.fences != fences {
+            return Err(KekError::Fenced(tenant));
+        }
+        known.opened.insert(version, opened.clone());
+        Ok(opened)
+    }
+
+    /// Asks the KMS whether the key still serves, by a real decrypt (K1). A tenant without a
+    /// canary is activated, which ends in a decrypt, too.
+    ///
+    /// # Errors
+    /// [`KekError`].
+    pub async fn probe(&self, tenant: TenantId) -> Result<(), KekError> {
+        let canary = self
+            .lock()
+            .get(&tenant)
+            .and_then(|known| known.canary.clone());
+        match canary {
+            Some((name, document)) => self.documents.open(&name, &document).await.map(drop),
+            None => self.activate(tenant).await.map(drop),
+        }
+    }
+
+    /// Drops every opened KEK of a tenant. The next activation mints a new version (K8).
+    pub fn fence(&self, tenant: TenantId) {
+        let mut known = self.lock();
+        let known = known.entry(tenant).or_default();
+        known.active = None;
+        known.opened.clear();
+        known.spent = known.reached;
+        known.fences += 1;
+    }
+
+    async fn open(&self, name: &str, document: &Document) -> Result<Opened, KekError> {
+        Ok(Opened {
+            id: document.kek,
+            version: document.version,
+            kek: self.documents.open(name, document).await?,
+        })
+    }
+
+    fn bounds(&self, tenant: TenantId) -> (KekVersion, KekVersion, u64) {
+        self.lock()
+            .get(&tenant)
+            .map_or_else(Default::default, |known| {
+                (known.reached, known.spent, known.fences)
+            })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TenantId, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const fn too_low(tenant: TenantId, version: KekVersion, bound: KekVersion) -> KekError {
+    KekError::TooLow {
+        tenant,
+        version,
+        bound,
+    }
+}
