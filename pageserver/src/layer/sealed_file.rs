@@ -1,13 +1,10 @@
-//! A layer as a sealed object: made of a memory layer, and read by ranges.
-//!
-//! Pure: the caller brings the data key and the bytes of each range.
-
-use std::ops::Range;
+//! A layer as a sealed object: made of a memory layer, and read from the bucket by ranges.
 
 use bytes::Bytes;
 use ids::{FileId, Generation, Key, Lsn, TenantId, TimelineId, WrapSlot};
-use sealed::object::{self, Expected, ObjectSpec, OpenError, Reader};
+use sealed::object::{self, Expected, ObjectSpec};
 use sealed::{Dek, ObjectKind};
+use store::{SealedGetError, SealedObject, SealedStore};
 
 use super::collect::Collected;
 use super::file::{self, FOOTER_BYTES, LayerError, LayerIndex, LayerWriter};
@@ -17,18 +14,18 @@ use super::memory::MemoryLayer;
 /// Why a layer file was not read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SealedLayerError {
-    /// The object does not open.
-    #[error("layer {layer} does not open")]
+    /// The object is not there, cannot be fetched, or does not open.
+    #[error("layer {layer} does not open: {source}")]
     Sealed {
         layer: String,
         #[source]
-        source: OpenError,
+        source: SealedGetError,
     },
     /// It opens under this name, but it is not the file that the manifest names.
     #[error("layer {layer} is file {found}, not the one that the manifest names")]
     OtherFile { layer: String, found: FileId },
     /// It opens, but it is not a layer.
-    #[error("layer {layer} cannot be read")]
+    #[error("layer {layer} cannot be read: {source}")]
     Layer {
         layer: String,
         #[source]
@@ -97,22 +94,20 @@ pub(crate) fn seal_delta(
     Some((description, sealed))
 }
 
-/// An open layer: its index is resident, its blocks are read when asked for.
+/// An open layer: its index is resident, its blocks are read from the bucket when asked for.
 pub(crate) struct SealedLayer {
     name: String,
-    reader: Reader,
+    object: SealedObject,
     index: LayerIndex,
 }
 
 impl SealedLayer {
-    /// Opens the layer that `description` names; `fetch` gives ranges of the sealed object.
-    pub(crate) fn open(
+    /// Opens the layer that `description` names.
+    pub(crate) async fn open(
         description: &LayerDescription,
         place: Place<'_>,
-        dek: &Dek,
-        mut fetch: impl FnMut(Range<u64>) -> Bytes,
+        store: &SealedStore,
     ) -> Result<Self, SealedLayerError> {
-        let layer = || description.name.clone();
         let kind = match description.kind {
             LayerKind::Image => ObjectKind::ImageLayer,
             LayerKind::Delta => ObjectKind::DeltaLayer,
@@ -123,6 +118,7 @@ impl SealedLayer {
             timeline: place.timeline,
             name: format!("{}{}", place.folder, description.name),
         };
+        let layer = || expected.name.clone();
         let refused = |source| SealedLayerError::Sealed {
             layer: layer(),
             source,
@@ -131,48 +127,44 @@ impl SealedLayer {
             layer: layer(),
             source,
         };
-        let header = fetch(0..sealed::HEADER_BYTES as u64);
-        let reader =
-            Reader::open(&header, description.sealed_len, dek, &expected).map_err(refused)?;
-        let found = reader.header().file_id;
+        let object = store.open(&expected).await.map_err(refused)?;
+        let found = object.header().file_id;
         if found != description.file_id {
             return Err(SealedLayerError::OtherFile {
                 layer: layer(),
                 found,
             });
         }
-        let mut plain = |range: Range<u64>| {
-            let sealed = fetch(reader.sealed_range(range.clone()));
-            reader.open_range(range, &sealed).map_err(refused)
-        };
-        let length = reader.plaintext_len();
-        let footer = plain(length.saturating_sub(FOOTER_BYTES as u64)..length)?;
+        let length = object.plaintext_len();
+        let footer = length.saturating_sub(FOOTER_BYTES as u64)..length;
+        let footer = object.read(footer).await.map_err(refused)?;
         let range = file::index_range(&footer, length).map_err(malformed)?;
-        let index = LayerIndex::parse(&plain(range.clone())?, range.start).map_err(malformed)?;
+        let index = object.read(range.clone()).await.map_err(refused)?;
+        let index = LayerIndex::parse(&index, range.start).map_err(malformed)?;
         Ok(Self {
             name: layer(),
-            reader,
+            object,
             index,
         })
     }
 
     /// Collects what `key` held at `lsn`.
-    pub(crate) fn collect(
+    pub(crate) async fn collect(
         &self,
         key: Key,
         lsn: Lsn,
         into: &mut Collected,
-        mut fetch: impl FnMut(Range<u64>) -> Bytes,
     ) -> Result<(), SealedLayerError> {
         let mut next = self.index.last_block(key, lsn);
         while let Some((n, range)) = next.and_then(|n| Some((n, self.index.range(n)?))) {
-            let sealed = fetch(self.reader.sealed_range(range.clone()));
-            let block = self.reader.open_range(range, &sealed).map_err(|source| {
-                SealedLayerError::Sealed {
-                    layer: self.name.clone(),
-                    source,
-                }
-            })?;
+            let block =
+                self.object
+                    .read(range)
+                    .await
+                    .map_err(|source| SealedLayerError::Sealed {
+                        layer: self.name.clone(),
+                        source,
+                    })?;
             let more = file::collect_block(block, key, lsn, into).map_err(|source| {
                 SealedLayerError::Layer {
                     layer: self.name.clone(),
@@ -187,7 +179,9 @@ impl SealedLayer {
 
 #[cfg(test)]
 mod tests {
-    use ids::{KeyKind, WRAP_SLOT_BYTES};
+    use ids::KeyKind;
+    use keyring::Keyring;
+    use store::{Bucket, BucketConfig};
 
     use super::*;
     use crate::value::Value;
@@ -200,15 +194,38 @@ mod tests {
         folder: "layers/",
     };
 
-    fn dek() -> Dek {
-        Dek::from_bytes([7; 32])
+    struct World {
+        _directory: tempfile::TempDir,
+        store: SealedStore,
+        description: LayerDescription,
+        sealed: Bytes,
+    }
+
+    impl World {
+        async fn put(damage: impl FnOnce(&mut Vec<u8>)) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let bucket = Bucket::open(&BucketConfig::directory(directory.path())).unwrap();
+            let keys = Keyring::fixed([7; 32]).tenant(PLACE.tenant).await.unwrap();
+            let (dek, slot) = keys.mint().await.unwrap();
+            let (description, sealed) = dek.with(|dek| sample(dek, &slot)).unwrap();
+            let mut stored = sealed.to_vec();
+            damage(&mut stored);
+            let name = format!("{}{}", PLACE.folder, description.name);
+            bucket.put_if_absent(&name, stored.into()).await.unwrap();
+            Self {
+                _directory: directory,
+                store: SealedStore::new(bucket, keys),
+                description,
+                sealed,
+            }
+        }
     }
 
     fn key(n: u16) -> Key {
         Key::new(KeyKind::ReplOrigin(n))
     }
 
-    fn sample() -> (LayerDescription, Bytes) {
+    fn sample(dek: &Dek, slot: &WrapSlot) -> (LayerDescription, Bytes) {
         let mut memory = MemoryLayer::default();
         for n in 0..50 {
             let lsn = Lsn(100 + u64::from(n));
@@ -221,30 +238,29 @@ mod tests {
                 },
             );
         }
-        let slot = sealed::wrap::with_active(&WrapSlot([0; WRAP_SLOT_BYTES]), true);
         seal_delta(
             &memory,
             PLACE,
             (Lsn(100), Lsn(200)),
             FileId([9; 16]),
-            &dek(),
-            &slot,
+            dek,
+            slot,
         )
         .unwrap()
     }
 
-    fn fetch(sealed: &Bytes) -> impl FnMut(Range<u64>) -> Bytes + '_ {
-        |range| sealed.slice(range.start as usize..range.end as usize)
-    }
-
-    #[test]
-    fn a_sealed_layer_answers_as_the_memory_layer_did() {
-        let (description, sealed) = sample();
-        let layer = SealedLayer::open(&description, PLACE, &dek(), fetch(&sealed)).unwrap();
+    #[tokio::test]
+    async fn a_sealed_layer_answers_as_the_memory_layer_did() {
+        let world = World::put(|_| {}).await;
+        assert_eq!(world.sealed.len() as u64, world.description.sealed_len);
+        let layer = SealedLayer::open(&world.description, PLACE, &world.store)
+            .await
+            .unwrap();
         for n in [0, 7, 8, 49] {
             let mut collected = Collected::default();
             layer
-                .collect(key(n), Lsn(200), &mut collected, fetch(&sealed))
+                .collect(key(n), Lsn(200), &mut collected)
+                .await
                 .unwrap();
             assert!(collected.is_complete());
             let values = collected.into_oldest_first();
@@ -259,32 +275,29 @@ mod tests {
         }
     }
 
-    #[test]
-    fn another_file_timeline_or_key_than_the_manifest_names_is_refused() {
-        let (description, sealed) = sample();
-        let mut other = description.clone();
+    #[tokio::test]
+    async fn another_file_or_timeline_than_the_manifest_names_is_refused() {
+        let world = World::put(|_| {}).await;
+        let mut other = world.description.clone();
         other.file_id = FileId([8; 16]);
-        let opened = SealedLayer::open(&other, PLACE, &dek(), fetch(&sealed));
+        let opened = SealedLayer::open(&other, PLACE, &world.store).await;
         assert!(matches!(opened, Err(SealedLayerError::OtherFile { .. })));
         let place = Place {
             timeline: TimelineId([3; 16]),
             ..PLACE
         };
-        let opened = SealedLayer::open(&description, place, &dek(), fetch(&sealed));
+        let opened = SealedLayer::open(&world.description, place, &world.store).await;
         assert!(matches!(opened, Err(SealedLayerError::Sealed { .. })));
-        let stranger = Dek::from_bytes([6; 32]);
-        assert!(SealedLayer::open(&description, PLACE, &stranger, fetch(&sealed)).is_err());
     }
 
-    #[test]
-    fn a_flipped_bit_in_a_block_is_an_error_of_that_read() {
-        let (description, sealed) = sample();
-        let mut damaged = sealed.to_vec();
-        damaged[::sealed::HEADER_BYTES + 100] ^= 1;
-        let damaged = Bytes::from(damaged);
-        let layer = SealedLayer::open(&description, PLACE, &dek(), fetch(&damaged)).unwrap();
+    #[tokio::test]
+    async fn a_flipped_bit_in_a_block_is_an_error_of_that_read() {
+        let world = World::put(|bytes| bytes[::sealed::HEADER_BYTES + 100] ^= 1).await;
+        let layer = SealedLayer::open(&world.description, PLACE, &world.store)
+            .await
+            .unwrap();
         let mut collected = Collected::default();
-        let read = layer.collect(key(0), Lsn(200), &mut collected, fetch(&damaged));
+        let read = layer.collect(key(0), Lsn(200), &mut collected).await;
         assert!(matches!(read, Err(SealedLayerError::Sealed { .. })));
     }
 }
