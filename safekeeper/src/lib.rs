@@ -1,1 +1,4 @@
-//! (contract pending)
+//! The safekeeper: sealed WAL of many timelines, and the votes on who may write it.
+#![forbid(unsafe_code)]
+
+pub mod wal_store;

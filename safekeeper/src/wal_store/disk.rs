@@ -1,0 +1,138 @@
+//! Files and directories; every call leaves the thread of the runtime free.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::error::DiskError;
+
+/// A file that was not finished being created; a restart removes it.
+const UNFINISHED: &str = "new";
+
+async fn run<T: Send + 'static>(
+    what: &'static str,
+    path: &Path,
+    work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+) -> Result<T, DiskError> {
+    let owned = path.to_owned();
+    let done = tokio::task::spawn_blocking(move || work(&owned)).await;
+    done.unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
+        .map_err(|source| DiskError {
+            what,
+            path: path.to_owned(),
+            source,
+        })
+}
+
+/// Appends `bytes` at `offset` and syncs them.
+pub(super) async fn append(
+    file: &Arc<File>,
+    path: &Path,
+    offset: u64,
+    bytes: Bytes,
+) -> Result<(), DiskError> {
+    let file = Arc::clone(file);
+    run("append to", path, move |_| {
+        file.write_all_at(&bytes, offset)?;
+        file.sync_data()
+    })
+    .await
+}
+
+/// Cuts what lies behind `length` off, and syncs.
+pub(super) async fn cut(file: &Arc<File>, path: &Path, length: u64) -> Result<(), DiskError> {
+    let file = Arc::clone(file);
+    run("cut", path, move |_| {
+        file.set_len(length)?;
+        file.sync_all()
+    })
+    .await
+}
+
+/// Makes a file that is there with all of `bytes` or, after a crash, not there.
+pub(super) async fn create(path: &Path, bytes: Bytes) -> Result<Arc<File>, DiskError> {
+    run("create", path, move |path| {
+        let unfinished = path.with_extension(UNFINISHED);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&unfinished)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&unfinished, path)?;
+        sync_parent(path)?;
+        Ok(Arc::new(file))
+    })
+    .await
+}
+
+/// Opens a file for more writing, and all that is in it.
+pub(super) async fn open(path: &Path) -> Result<(Arc<File>, Vec<u8>), DiskError> {
+    run("open", path, |path| {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok((Arc::new(file), fs::read(path)?))
+    })
+    .await
+}
+
+/// The `length` bytes from `offset` on.
+pub(super) async fn read(
+    file: &Arc<File>,
+    path: &Path,
+    offset: u64,
+    length: usize,
+) -> Result<Vec<u8>, DiskError> {
+    let file = Arc::clone(file);
+    run("read", path, move |_| {
+        let mut out = vec![0; length];
+        file.read_exact_at(&mut out, offset)?;
+        Ok(out)
+    })
+    .await
+}
+
+/// Removes a file, for good when it returns.
+pub(super) async fn unlink(path: &Path) -> Result<(), DiskError> {
+    run("remove", path, |path| {
+        fs::remove_file(path)?;
+        sync_parent(path)
+    })
+    .await
+}
+
+/// Makes a directory, unless it is there.
+pub(super) async fn create_directory(path: &Path) -> Result<(), DiskError> {
+    run("create", path, |path| {
+        fs::create_dir_all(path)?;
+        sync_parent(path)
+    })
+    .await
+}
+
+/// The files of a directory. What was not finished being created is removed.
+pub(super) async fn list(path: &Path) -> Result<Vec<PathBuf>, DiskError> {
+    run("list", path, |path| {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(path)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|e| e == UNFINISHED) {
+                fs::remove_file(&path)?;
+            } else {
+                found.push(path);
+            }
+        }
+        Ok(found)
+    })
+    .await
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
