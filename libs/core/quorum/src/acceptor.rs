@@ -145,20 +145,26 @@ pub struct Acceptor {
     write: Lsn,
     flush: Lsn,
     ticket: Ticket,
+    /// Whether the record does not say yet that this node is a learner.
+    doubt_unstored: bool,
     /// Ends of appends that are not durable yet.
     pending: std::collections::VecDeque<(Ticket, Lsn)>,
 }
 
 impl Acceptor {
     /// An acceptor whose record and log were read from disk; `flush` is the proven end of the log,
-    /// and `doubted` says that the log's scan did not end cleanly.
+    /// and `doubted` says that the log's scan did not end cleanly. Call `on_restored` next.
     #[must_use]
     pub fn restore(node: NodeId, mut state: Durable, flush: Lsn, doubted: bool) -> Self {
+        let was_learner = state.learner;
         // A log that ends below what it knows committed has lost acknowledged bytes.
         state.learner |= doubted || flush < state.commit;
+        // A learner's log is copied, and can hold terms that this node had no part in (A1).
+        state.term = state.term.max(state.history.last_term());
         let commit = state.commit;
         Self {
             node,
+            doubt_unstored: state.learner && !was_learner,
             state,
             commit_seen: commit,
             commit_stored: commit,
@@ -169,8 +175,17 @@ impl Acceptor {
         }
     }
 
+    /// Stores a doubt that `restore` found. The log must not be mended before that is durable: the
+    /// next start would find it clean, and vote with what is left of it (A5).
+    pub fn on_restored(&mut self, out: &mut Vec<Action>) {
+        if std::mem::take(&mut self.doubt_unstored) {
+            self.persist(out);
+        }
+    }
+
     /// Takes one message of a proposer of endpoint epoch `epoch`.
     pub fn handle(&mut self, epoch: EndpointEpoch, message: ToAcceptor, out: &mut Vec<Action>) {
+        self.on_restored(out);
         let handled = match message {
             _ if self.state.learner => Err(Refusal::Learner(self.node)),
             ToAcceptor::Greeting(m) => self.greeting(m, out),

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests fail by panicking
 
 use ids::{Generation, Lsn, NodeId, Term};
-use pg::wire::wal_push::{AppendRequest, ToAcceptor, ToProposer, VoteRequest};
-use quorum::{Acceptor, Action, Durable, EndpointEpoch, Refusal, Ticket};
+use pg::wire::wal_push::{AppendRequest, TermStart, ToAcceptor, ToProposer, VoteRequest};
+use quorum::{Acceptor, Action, Durable, EndpointEpoch, History, Refusal, Ticket};
 
 fn ask(acceptor: &mut Acceptor, epoch: u64, message: ToAcceptor) -> Vec<Action> {
     let mut out = Vec::new();
@@ -81,5 +81,28 @@ fn a_log_below_its_commit_position_takes_no_part() {
     };
     let mut acceptor = Acceptor::restore(NodeId(1), state, Lsn(0x2000), false);
     let refused = ask(&mut acceptor, 0, vote(1));
+    let [Action::Persist { state, .. }, Action::Close(refusal)] = &refused[..] else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(*refusal, Refusal::Learner(NodeId(1)), "A5");
+    // The next start remembers, whatever it finds.
+    let mut acceptor = Acceptor::restore(NodeId(1), (**state).clone(), Lsn(0x3000), false);
+    let refused = ask(&mut acceptor, 0, vote(1));
     assert_eq!(refused, [Action::Close(Refusal::Learner(NodeId(1)))], "A5");
+}
+
+#[test]
+fn a_copied_log_promises_the_terms_that_are_in_it() {
+    let history = vec![TermStart {
+        term: Term(7),
+        start: Lsn(0x1000),
+    }];
+    let state = Durable {
+        term: Term(2),
+        history: History::new(history).unwrap(),
+        ..Durable::default()
+    };
+    let mut acceptor = Acceptor::restore(NodeId(1), state, Lsn(0x2000), false);
+    assert!(!given(&ask(&mut acceptor, 0, vote(7))), "A1");
+    assert!(given(&ask(&mut acceptor, 0, vote(8))));
 }
