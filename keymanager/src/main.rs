@@ -3,20 +3,42 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+use keymanager::service::{config::Config, router};
+use service::task::Shutdown;
+use service::tls::TlsIdentity;
 
 /// Leases data keys to nodes while the customers' KMS says yes.
 #[derive(Parser)]
+#[command(version)]
 struct Arguments {
-    /// The configuration file.
+    /// The configuration, a TOML file.
     #[arg(long)]
     config: PathBuf,
 }
 
-fn main() -> anyhow::Result<()> {
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
     service::init();
+    service::log::init();
     let arguments = Arguments::parse();
-    anyhow::bail!(
-        "the keymanager does not serve yet ({} was not read)",
-        arguments.config.display()
-    )
+    let config: Config = service::config::load(&arguments.config)?;
+    let identity = config
+        .identity
+        .as_deref()
+        .map(TlsIdentity::load)
+        .transpose()?;
+    let keymanager = config.open()?;
+    let shutdown = Shutdown::on_signals()?;
+    keymanager.begin(&shutdown);
+    service::http::readiness().set(Ok(()));
+    let served = service::http::serve(
+        config.listen,
+        router(keymanager),
+        identity,
+        shutdown.clone(),
+    );
+    let ended = served.await;
+    shutdown.request();
+    shutdown.finished().await;
+    Ok(ended?)
 }

@@ -1,0 +1,112 @@
+//! The configuration of a keymanager, and the keymanager that it describes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use ids::{KekVersion, TenantId};
+use serde::Deserialize;
+use service::listen::Listen;
+use store::names::Cell;
+use store::{Bucket, BucketConfig};
+
+use super::{Keymanager, Tenant};
+use crate::kek::{KekDocuments, KekRing, Provider};
+use crate::kms::local::LocalKms;
+use crate::ledger::Ledger;
+use crate::timings::Timings;
+
+/// The configuration file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where nodes ask.
+    pub listen: Listen,
+    /// The directory of `ca.pem`, `cert.pem` and `key.pem`. Without it only this machine can ask.
+    pub identity: Option<PathBuf>,
+    /// Where the KEK documents are.
+    pub bucket: BucketConfig,
+    /// The cell there.
+    pub cell: String,
+    /// The file of the audit ledger.
+    pub ledger: PathBuf,
+    /// The tenants.
+    #[serde(default)]
+    pub tenants: Vec<TenantConfig>,
+    /// Times other than the usual ones.
+    #[serde(default)]
+    pub timings: TimingsConfig,
+}
+
+/// One tenant.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantConfig {
+    /// Which.
+    pub id: TenantId,
+    /// The directory of its local KMS: the only kind that this version asks.
+    pub local_kms: PathBuf,
+    /// The lowest KEK version that is accepted (K10).
+    #[serde(default = "first")]
+    pub lowest_kek: KekVersion,
+}
+
+const fn first() -> KekVersion {
+    KekVersion(1)
+}
+
+/// Times in milliseconds; what is not given is as in KEYS.md.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimingsConfig {
+    probe_ms: Option<u64>,
+    lease_ms: Option<u64>,
+    strike_ms: Option<u64>,
+    grace_ms: Option<u64>,
+    heal_ms: Option<u64>,
+}
+
+impl From<&TimingsConfig> for Timings {
+    fn from(config: &TimingsConfig) -> Self {
+        let usual = Self::default();
+        let time = |ms: Option<u64>, usual| ms.map_or(usual, Duration::from_millis);
+        Self {
+            probe: time(config.probe_ms, usual.probe),
+            lease: time(config.lease_ms, usual.lease),
+            strike: time(config.strike_ms, usual.strike),
+            grace: time(config.grace_ms, usual.grace),
+            heal: time(config.heal_ms, usual.heal),
+            ..usual
+        }
+    }
+}
+
+impl Config {
+    /// Opens what the configuration names.
+    ///
+    /// # Errors
+    /// Whatever cannot be opened, by its name.
+    pub fn open(&self) -> anyhow::Result<Arc<Keymanager>> {
+        anyhow::ensure!(
+            self.identity.is_some() || !self.listen.beyond_loopback,
+            "data keys leave this machine only under mutual TLS: set identity"
+        );
+        let bucket = Bucket::open(&self.bucket)?;
+        let cell = Cell::new(&self.cell)?;
+        let ledger = Ledger::open(&self.ledger)
+            .with_context(|| format!("cannot use {}", self.ledger.display()))?;
+        let timings = Timings::from(&self.timings);
+        let tenants = self.tenants.iter().map(|tenant| {
+            let provider = Provider {
+                kind: "local".to_owned(),
+                key: tenant.local_kms.display().to_string(),
+            };
+            let kms = Arc::new(LocalKms::new(&tenant.local_kms));
+            let documents = KekDocuments::new(bucket.clone(), cell.clone(), kms, provider);
+            let ring = KekRing::new(documents);
+            Tenant::new(tenant.id, tenant.lowest_kek, ring, timings.clone())
+        });
+        Ok(Keymanager::new(tenants, ledger))
+    }
+}

@@ -1,0 +1,192 @@
+//! A keymanager over HTTP, with a local bucket and a local KMS.
+
+use std::time::Duration;
+
+use api::Client;
+use api::keys::{
+    Acquire, KeyErrorKind, Lease, LeaseAnswer, MintBatch, PATH_ACQUIRE, PATH_MINT, PATH_RENEW,
+    PATH_UNWRAP, RevokeReason, TenantState, UnwrapBatch, Wanted, decode_minted, decode_unwrapped,
+};
+use ids::{Generation, KekVersion, NodeId, WrapSlot};
+use service::http;
+use tokio::net::TcpListener;
+
+use super::config::Config;
+use super::*;
+use crate::kms::local::{KeyState, LocalKms};
+
+const TENANT: TenantId = TenantId([6; 16]);
+const NODE: NodeId = NodeId(1);
+
+struct Served {
+    directory: tempfile::TempDir,
+    kms: LocalKms,
+    client: Client,
+    shutdown: Shutdown,
+}
+
+async fn serve() -> Served {
+    service::init();
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path().display();
+    let text = format!(
+        "cell = 'c1'\nledger = '{at}/ledger'\nlisten = {{ addr = '127.0.0.1:0' }}\n\
+         [bucket]\nurl = 'file://{at}/bucket'\n\
+         [timings]\nprobe_ms = 200\nlease_ms = 2000\nheal_ms = 100\n\
+         [[tenants]]\nid = '{TENANT}'\nlocal_kms = '{at}/kms'\n"
+    );
+    let path = directory.path().join("config.toml");
+    std::fs::write(&path, text).unwrap();
+    let kms = LocalKms::new(&directory.path().join("kms"));
+    kms.rotate().unwrap();
+
+    let config: Config = service::config::load(&path).unwrap();
+    let keymanager = config.open().unwrap();
+    let (listener, shutdown) = (
+        TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        Shutdown::new(),
+    );
+    let addr = listener.local_addr().unwrap();
+    keymanager.begin(&shutdown);
+    let served = http::serve_on(listener, router(keymanager), None, shutdown.clone());
+    drop(shutdown.spawn("http", served));
+    let client = Client::new(&format!("http://{addr}"), None).unwrap();
+    Served {
+        directory,
+        kms,
+        client,
+        shutdown,
+    }
+}
+
+impl Served {
+    async fn lease(&self, path: &str, tenant: TenantId) -> Lease {
+        let wanted = Wanted {
+            tenant,
+            generation: Generation(1),
+        };
+        let request = Acquire {
+            node: NODE,
+            tenants: vec![wanted],
+            seqno: 3,
+        };
+        let answer: LeaseAnswer = self.client.post(path, &request).await.unwrap();
+        assert_eq!(answer.seqno, 3);
+        let [lease] = answer.leases.try_into().unwrap();
+        lease
+    }
+
+    async fn until(&self, wanted: impl Fn(&Lease) -> bool) -> Lease {
+        for _ in 0..200 {
+            let lease = self.lease(PATH_RENEW, TENANT).await;
+            if wanted(&lease) {
+                return lease;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        panic!("it did not come to that within 5 s")
+    }
+
+    async fn mint(&self, lease: &Lease) -> Result<bytes::Bytes, api::ClientError> {
+        let request = MintBatch {
+            node: NODE,
+            tenant: TENANT,
+            lease: lease.lease.unwrap(),
+            count: 2,
+        };
+        self.client.post_bytes(PATH_MINT, &request).await
+    }
+
+    async fn unwrap(
+        &self,
+        lease: &Lease,
+        slots: Vec<WrapSlot>,
+    ) -> Result<bytes::Bytes, api::ClientError> {
+        let request = UnwrapBatch {
+            node: NODE,
+            tenant: TENANT,
+            lease: lease.lease.unwrap(),
+            slots,
+        };
+        self.client.post_bytes(PATH_UNWRAP, &request).await
+    }
+
+    fn ledger(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("ledger")).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_node_mints_and_unwraps_under_its_lease_and_all_is_recorded() {
+    let served = serve().await;
+    let lease = served.until(|lease| lease.lease.is_some()).await;
+    assert_eq!(lease.state, TenantState::Active);
+    assert!((1..=2000).contains(&lease.remaining_ms), "K2: {lease:?}");
+    assert_eq!(lease.active_kek, KekVersion(1));
+    let minted = decode_minted(&served.mint(&lease).await.unwrap()).unwrap();
+    assert_eq!(minted.len(), 2);
+
+    let mut broken = minted[1].1.clone();
+    broken.0[60] ^= 1;
+    let slots = vec![
+        minted[0].1.clone(),
+        broken,
+        WrapSlot([0; ids::WRAP_SLOT_BYTES]),
+    ];
+    let body = served.unwrap(&lease, slots).await.unwrap();
+    let opened = decode_unwrapped(&body).unwrap();
+    assert!(matches!(&opened[0], Ok(dek) if dek.expose() == minted[0].0.expose()));
+    assert!(matches!(opened[1], Err(KeyErrorKind::BrokenSlot)));
+    assert!(matches!(opened[2], Err(KeyErrorKind::UnknownKek)));
+
+    let ledger = served.ledger();
+    assert!(ledger.contains(r#""what":"mint""#) && ledger.contains(r#""what":"unwrap""#));
+    assert!(!ledger.contains(&hex::encode(minted[0].0.expose())));
+    served.shutdown.request();
+    served.shutdown.finished().await;
+    drop(Ledger::open(&served.directory.path().join("ledger")).unwrap());
+}
+
+#[tokio::test]
+async fn nothing_is_given_without_a_lease() {
+    let served = serve().await;
+    let mut lease = served.until(|lease| lease.lease.is_some()).await;
+    lease.lease = lease.lease.map(|id| api::keys::LeaseId(id.0 ^ 1));
+    let refused = served.mint(&lease).await.unwrap_err();
+    assert_eq!(refused.grade(), KeyErrorKind::LeaseEnded.grade());
+    let stranger = served.lease(PATH_ACQUIRE, TenantId([7; 16])).await;
+    assert_eq!(
+        (stranger.lease, stranger.state),
+        (None, TenantState::Unknown)
+    );
+    assert!(served.ledger().contains(r#""refused":"lease_ended""#));
+}
+
+#[tokio::test]
+async fn a_disabled_key_fences_and_heals_with_a_new_version() {
+    let served = serve().await;
+    let before = served.until(|lease| lease.lease.is_some()).await;
+    let minted = decode_minted(&served.mint(&before).await.unwrap()).unwrap();
+    served.kms.set_state(KeyState::Disabled).unwrap();
+    let fenced = served
+        .until(|lease| lease.state == TenantState::Revoked(RevokeReason::Disabled))
+        .await;
+    assert!(fenced.lease.is_none() && fenced.epoch > before.epoch);
+    for refused in [
+        served.mint(&before).await,
+        served.unwrap(&before, vec![minted[0].1.clone()]).await,
+    ] {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.grade(), api::Grade::KeyUnavailable);
+    }
+    served.kms.set_state(KeyState::Enabled).unwrap();
+    let healed = served.until(|lease| lease.lease.is_some()).await;
+    assert_eq!(healed.active_kek, KekVersion(2), "K8");
+    assert!(served.mint(&before).await.is_err(), "the old lease is over");
+    let body = served
+        .unwrap(&healed, vec![minted[0].1.clone()])
+        .await
+        .unwrap();
+    let opened = decode_unwrapped(&body).unwrap();
+    assert!(matches!(&opened[0], Ok(dek) if dek.expose() == minted[0].0.expose()));
+}
