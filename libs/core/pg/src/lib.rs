@@ -7,7 +7,9 @@
 
 pub mod control;
 mod cursor;
+pub mod datadir;
 pub mod page;
+pub mod rmgr;
 mod version;
 pub mod wal;
 pub mod wire;

@@ -7,6 +7,7 @@ use super::image::{Compression, Image};
 use super::rmgr;
 use crate::PgMajor;
 use crate::cursor::Cursor;
+use crate::datadir::FilenodeMapError;
 use crate::page::BLOCK;
 
 /// The length of a record's header.
@@ -241,6 +242,12 @@ pub enum Malformed {
         /// Its length.
         hole_length: u16,
     },
+    /// The payloads of this version are not read yet.
+    #[error("payloads of PostgreSQL {0} are not supported yet")]
+    Version(PgMajor),
+    /// The relation map in it cannot be used.
+    #[error(transparent)]
+    FilenodeMap(FilenodeMapError),
     /// A resource manager that this version does not have.
     #[error("unknown resource manager")]
     UnknownRmgr,
