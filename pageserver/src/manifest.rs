@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::layer::map::LayerDescription;
 
 /// The format that is written.
-const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 
 /// Where a branch leaves its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

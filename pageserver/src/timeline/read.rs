@@ -1,0 +1,161 @@
+//! Reading one key: memory, layers from new to old, then the branch's ancestors.
+
+use std::sync::Arc;
+
+use ids::{Key, Lsn};
+use keyring::KeyError;
+use store::{SealedGetError, SealedStore};
+
+use super::{Stale, Timeline, lock};
+use crate::layer::collect::Collected;
+use crate::layer::map::LayerDescription;
+use crate::layer::sealed_file::{SealedLayer, SealedLayerError};
+use crate::value::Value;
+
+/// A key was not read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error(transparent)]
+    Stale(#[from] Stale),
+    /// The tenant's keys may not be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// What happened at that LSN has not come yet.
+    #[error("{lsn} was asked for, and the timeline has come to {last}")]
+    Ahead { lsn: Lsn, last: Lsn },
+    /// A layer that the read needs; the error names it.
+    #[error("{key} cannot be read at {lsn}: {source}")]
+    Layer {
+        key: Key,
+        lsn: Lsn,
+        #[source]
+        source: SealedLayerError,
+    },
+}
+
+impl ReadError {
+    fn is_of_a_key(&self) -> bool {
+        let Self::Layer { source, .. } = self else {
+            return false;
+        };
+        let SealedLayerError::Sealed { source, .. } = source else {
+            return false;
+        };
+        matches!(source, SealedGetError::Key(_))
+    }
+}
+
+impl Timeline {
+    /// The values that make `key` at `lsn`, in the order in which they apply.
+    pub(crate) async fn read(&self, key: Key, lsn: Lsn) -> Result<Vec<(Lsn, Value)>, ReadError> {
+        loop {
+            let manifests = self.manifests();
+            let mut read = self.read_once(key, lsn).await;
+            if read.as_ref().is_err_and(ReadError::is_of_a_key) {
+                // The layer was opened under a lease that has ended; there may be a new one.
+                read = self.read_once(key, lsn).await;
+            }
+            if !matches!(read, Err(ReadError::Layer { .. })) {
+                return read;
+            }
+            // Layers that were retired meanwhile, here or by whom this lost to, are not missing.
+            self.look_for_newer().await?;
+            if manifests == self.manifests() {
+                return read;
+            }
+        }
+    }
+
+    /// The nonces of the manifests that a read goes by.
+    fn manifests(&self) -> Vec<String> {
+        std::iter::successors(Some(self), |timeline| timeline.parent.as_deref())
+            .map(|timeline| timeline.state().manifest.nonce.clone())
+            .collect()
+    }
+
+    async fn read_once(&self, key: Key, lsn: Lsn) -> Result<Vec<(Lsn, Value)>, ReadError> {
+        let keys = self.home.keyring.tenant(self.home.tenant).await?;
+        let _operation = keys.begin()?;
+        let store = SealedStore::new(self.home.bucket.clone(), keys.clone());
+        let mut into = Collected::default();
+        let mut next = Some((self, lsn));
+        while let Some((timeline, lsn)) = next {
+            timeline.collect(key, lsn, &store, &mut into).await?;
+            if into.is_complete() {
+                break;
+            }
+            let ancestor = timeline.state().manifest.ancestor;
+            // What the parent did after the branch point is none of the branch's business.
+            next = timeline
+                .parent
+                .as_deref()
+                .zip(ancestor)
+                .map(|(parent, ancestor)| (parent, lsn.min(ancestor.lsn)));
+        }
+        // Asked when the answer leaves, not only when it is begun (D1, K5).
+        self.serving()?;
+        keys.check()?;
+        Ok(into.into_oldest_first())
+    }
+
+    /// Collects what this timeline itself has.
+    async fn collect(
+        &self,
+        key: Key,
+        lsn: Lsn,
+        store: &SealedStore,
+        into: &mut Collected,
+    ) -> Result<(), ReadError> {
+        self.serving()?;
+        for description in self.collect_memory(key, lsn, into)? {
+            if into.is_complete() {
+                break;
+            }
+            let read = async {
+                let layer = self.layer(&description, store).await?;
+                layer.collect(key, lsn, into).await
+            };
+            if let Err(source) = read.await {
+                // Opened anew next time: the key that it was opened with may be gone.
+                lock(&self.open_layers).remove(&description.name);
+                return Err(ReadError::Layer { key, lsn, source });
+            }
+        }
+        Ok(())
+    }
+
+    /// Collects from memory, and says which layers to ask for the rest. Both under one lock: a
+    /// flush in between would move values from the one to the other.
+    fn collect_memory(
+        &self,
+        key: Key,
+        lsn: Lsn,
+        into: &mut Collected,
+    ) -> Result<Vec<LayerDescription>, ReadError> {
+        let state = self.state();
+        if lsn > state.last {
+            let last = state.last;
+            return Err(ReadError::Ahead { lsn, last });
+        }
+        state.memory.collect(key, lsn, into);
+        if let Some(frozen) = &state.frozen {
+            frozen.memory.collect(key, lsn, into);
+        }
+        Ok(state.layers.candidates(key, lsn).cloned().collect())
+    }
+
+    async fn layer(
+        &self,
+        description: &LayerDescription,
+        store: &SealedStore,
+    ) -> Result<Arc<SealedLayer>, SealedLayerError> {
+        if let Some(open) = lock(&self.open_layers).get(&description.name) {
+            return Ok(Arc::clone(open));
+        }
+        let folder = self.home.layers();
+        let place = self.home.place(self.generation, &folder);
+        let layer = Arc::new(SealedLayer::open(description, place, store).await?);
+        lock(&self.open_layers).insert(description.name.clone(), Arc::clone(&layer));
+        Ok(layer)
+    }
+}

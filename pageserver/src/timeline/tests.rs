@@ -1,0 +1,496 @@
+//! One bucket, and page servers that come, go and contend over it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use api::keys::RevokeReason;
+use bytes::Bytes;
+use ids::{Key, KeyKind, Lsn, TenantId, TimelineId};
+use keyring::{KeyError, Keyring};
+use sealed::object::OpenError;
+use store::fault::{Fault, Operation};
+use store::names::Cell;
+use store::{Bucket, BucketConfig, GetError, SealedGetError, documents};
+use tempfile::TempDir;
+
+use super::Timeline;
+use super::attach::{AttachError, Attachment, create};
+use super::branch::BranchError;
+use super::home::{Home, ManifestReadError};
+use super::read::ReadError;
+use super::write::WriteError;
+use crate::layer::map::LayerDescription;
+use crate::layer::sealed_file::SealedLayerError;
+use crate::value::Value;
+
+const TENANT: TenantId = TenantId([1; 16]);
+const MAIN: TimelineId = TimelineId([2; 16]);
+const BRANCH: TimelineId = TimelineId([3; 16]);
+
+struct World {
+    directory: TempDir,
+    home: Home,
+}
+
+impl World {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home {
+            bucket: Bucket::open(&BucketConfig::directory(directory.path())).unwrap(),
+            keyring: Arc::new(Keyring::fixed([7; 32])),
+            cell: Cell::new("c1").unwrap(),
+            tenant: TENANT,
+            timeline: MAIN,
+        };
+        Self { directory, home }
+    }
+
+    async fn created() -> Self {
+        let world = Self::new();
+        create(&world.home, 15, None, Lsn(100)).await.unwrap();
+        world
+    }
+
+    fn home(&self, timeline: TimelineId) -> Home {
+        Home {
+            timeline,
+            ..self.home.clone()
+        }
+    }
+
+    async fn attach(&self) -> Arc<Timeline> {
+        self.try_attach(self.home.clone(), 0).await.unwrap()
+    }
+
+    async fn try_attach(&self, home: Home, known: u64) -> Result<Arc<Timeline>, AttachError> {
+        let parent = None;
+        Timeline::attach(Attachment {
+            home,
+            parent,
+            known,
+        })
+        .await
+    }
+
+    async fn numbers(&self, timeline: TimelineId) -> Vec<u64> {
+        let series = self.home(timeline).manifests();
+        documents::numbers(&self.home.bucket, &series)
+            .await
+            .unwrap()
+    }
+
+    fn manifest(&self, number: u64) -> PathBuf {
+        let name = self.home.manifests().name(number);
+        self.directory.path().join(name)
+    }
+
+    fn layer(&self, layer: &LayerDescription) -> PathBuf {
+        let name = format!("{}{}", self.home.layers(), layer.name);
+        self.directory.path().join(name)
+    }
+
+    /// The place of `timeline` in a bucket where `fault` is what happens to operations on names
+    /// with `part`, while the switch is on.
+    fn faulty(&self, fault: Fault, operation: Operation, part: &'static str) -> Faulty {
+        let on = Arc::new(AtomicBool::new(false));
+        let switch = Arc::clone(&on);
+        let bucket = self.home.bucket.with_faults(Arc::new(move |asked, name| {
+            let hit = asked == operation && name.contains(part) && switch.load(Ordering::SeqCst);
+            if hit { fault } else { Fault::None }
+        }));
+        let home = Home {
+            bucket,
+            ..self.home.clone()
+        };
+        Faulty { home, on }
+    }
+}
+
+struct Faulty {
+    home: Home,
+    on: Arc<AtomicBool>,
+}
+
+impl Faulty {
+    fn switch(&self, on: bool) {
+        self.on.store(on, Ordering::SeqCst);
+    }
+}
+
+fn key(n: u16) -> Key {
+    Key::new(KeyKind::ReplOrigin(n))
+}
+
+fn image(n: u8) -> Value {
+    Value::Image(Bytes::from(vec![n; 3000]))
+}
+
+/// Takes in that `key` is `n` from `lsn` on.
+fn set(timeline: &Timeline, lsn: u64, key: Key, n: u8) {
+    timeline
+        .ingest(Lsn(lsn - 1), Lsn(lsn), [(key, image(n))])
+        .unwrap();
+}
+
+async fn get(timeline: &Timeline, key: Key, lsn: u64) -> Option<Value> {
+    let mut values = timeline.read(key, Lsn(lsn)).await.unwrap();
+    values.pop().map(|(_, value)| value)
+}
+
+fn layers(timeline: &Timeline) -> Vec<LayerDescription> {
+    timeline.state().manifest.layers.clone()
+}
+
+#[tokio::test]
+async fn attaching_is_putting_the_next_manifest() {
+    let world = World::created().await;
+    assert_eq!(world.numbers(MAIN).await, [1]);
+    let timeline = world.attach().await;
+    assert_eq!(world.numbers(MAIN).await, [2, 1]);
+    assert_eq!(timeline.generation().0, 2);
+
+    // D1: without the put there is nothing that could serve.
+    let faulty = world.faulty(Fault::Lost, Operation::Put, "manifest");
+    faulty.switch(true);
+    let refused = world.try_attach(faulty.home.clone(), 0).await;
+    assert!(matches!(refused, Err(AttachError::Put(_))));
+    let absent = world.try_attach(world.home(BRANCH), 0).await;
+    assert!(matches!(absent, Err(AttachError::Absent(BRANCH))));
+}
+
+#[tokio::test]
+async fn to_create_again_is_the_same_and_to_create_something_else_is_refused() {
+    let world = World::created().await;
+    create(&world.home, 15, None, Lsn(100)).await.unwrap();
+    assert_eq!(world.numbers(MAIN).await, [1]);
+    let other = create(&world.home, 16, None, Lsn(100)).await;
+    assert!(matches!(other, Err(AttachError::Exists(MAIN))));
+}
+
+#[tokio::test]
+async fn a_page_server_with_an_empty_disk_reads_what_was_flushed() {
+    let world = World::created().await;
+    let timeline = world.attach().await;
+    set(&timeline, 110, key(1), 1);
+    set(&timeline, 120, key(1), 2);
+    assert_eq!(timeline.flush().await.unwrap(), Lsn(120));
+    set(&timeline, 130, key(2), 3);
+    assert_eq!(timeline.flush().await.unwrap(), Lsn(130));
+    set(&timeline, 140, key(1), 9);
+    assert_eq!(get(&timeline, key(1), 140).await, Some(image(9)));
+    drop(timeline);
+
+    let timeline = world.attach().await;
+    assert_eq!(timeline.remote_consistent_lsn(), Ok(Lsn(130)));
+    for (k, lsn, n) in [
+        (1, 110, 1),
+        (1, 119, 1),
+        (1, 120, 2),
+        (1, 130, 2),
+        (2, 130, 3),
+    ] {
+        assert_eq!(get(&timeline, key(k), lsn).await, Some(image(n)), "{lsn}");
+    }
+    assert_eq!(get(&timeline, key(2), 129).await, None);
+    // What was not flushed comes from the safekeepers again; until then it is not made up.
+    let ahead = timeline.read(key(1), Lsn(140)).await;
+    assert!(matches!(
+        ahead,
+        Err(ReadError::Ahead { last: Lsn(130), .. })
+    ));
+    assert!(timeline.ingest(Lsn(120), Lsn(130), []).is_err());
+    set(&timeline, 140, key(1), 9);
+    assert_eq!(get(&timeline, key(1), 140).await, Some(image(9)));
+}
+
+#[tokio::test]
+async fn only_an_accepted_manifest_moves_the_remote_consistent_lsn() {
+    let cases = [
+        (Fault::Lost, Operation::Put, "layers/"),
+        (Fault::Lost, Operation::Put, "manifest"),
+        // The put arrives, and whether something higher is there is not known.
+        (Fault::Lost, Operation::List, "timelines"),
+    ];
+    for (fault, operation, part) in cases {
+        let world = World::created().await;
+        let faulty = world.faulty(fault, operation, part);
+        let timeline = world.try_attach(faulty.home.clone(), 0).await.unwrap();
+        set(&timeline, 110, key(1), 1);
+        faulty.switch(true);
+        assert!(timeline.flush().await.is_err(), "{operation:?} {part}");
+        assert_eq!(timeline.remote_consistent_lsn(), Ok(Lsn(100)), "D2");
+        set(&timeline, 120, key(1), 2);
+        assert_eq!(get(&timeline, key(1), 110).await, Some(image(1)));
+        faulty.switch(false);
+        // The manifest that nobody had heard the end of is put again, and meets itself.
+        assert_eq!(timeline.flush().await.unwrap(), Lsn(120));
+        assert_eq!(get(&timeline, key(1), 119).await, Some(image(1)));
+        let timeline = world.attach().await;
+        assert_eq!(get(&timeline, key(1), 119).await, Some(image(1)));
+        assert_eq!(get(&timeline, key(1), 120).await, Some(image(2)));
+    }
+}
+
+#[tokio::test]
+async fn the_older_of_two_attached_stops_serving_deleting_and_reporting() {
+    let world = World::created().await;
+    let old = world.attach().await;
+    set(&old, 110, key(1), 1);
+    old.flush().await.unwrap();
+    set(&old, 120, key(1), 2);
+    let new = world.attach().await;
+    assert!(old.generation() < new.generation());
+
+    let lost = old.flush().await;
+    assert!(matches!(lost, Err(WriteError::Stale(_))), "{lost:?}");
+    let read = old.read(key(1), Lsn(110)).await;
+    assert!(matches!(read, Err(ReadError::Stale(_))));
+    assert!(old.remote_consistent_lsn().is_err());
+    assert!(old.last_lsn().is_err());
+    assert!(old.ingest(Lsn(120), Lsn(130), []).is_err());
+    let named = layers(&new);
+    let retired = old.retire(&named).await;
+    assert!(matches!(retired, Err(WriteError::Stale(_))));
+    let branched = old.branch(BRANCH, Lsn(110)).await;
+    assert!(matches!(branched, Err(BranchError::Stale(_))));
+
+    assert_eq!(new.remote_consistent_lsn(), Ok(Lsn(110)));
+    assert_eq!(get(&new, key(1), 110).await, Some(image(1)));
+    set(&new, 120, key(1), 7);
+    assert_eq!(new.flush().await.unwrap(), Lsn(120));
+    assert_eq!(get(&new, key(1), 120).await, Some(image(7)));
+}
+
+#[tokio::test]
+async fn a_deletion_that_loses_its_put_deletes_nothing() {
+    let world = World::created().await;
+    let old = world.attach().await;
+    set(&old, 110, key(1), 1);
+    old.flush().await.unwrap();
+    let new = world.attach().await;
+    let named = layers(&old);
+    assert!(matches!(
+        old.retire(&named).await,
+        Err(WriteError::Stale(_))
+    ));
+    assert!(world.layer(&named[0]).exists(), "D2");
+    assert_eq!(get(&new, key(1), 110).await, Some(image(1)));
+    new.retire(&named).await.unwrap();
+    assert!(!world.layer(&named[0]).exists());
+    assert_eq!(get(&new, key(1), 110).await, None);
+}
+
+#[tokio::test]
+async fn an_older_attachment_that_misses_a_layer_finds_out_why() {
+    let world = World::created().await;
+    let old = world.attach().await;
+    set(&old, 110, key(1), 1);
+    old.flush().await.unwrap();
+    let new = world.attach().await;
+    new.retire(&layers(&new)).await.unwrap();
+    let read = old.read(key(1), Lsn(110)).await;
+    assert!(matches!(read, Err(ReadError::Stale(_))), "{read:?}");
+}
+
+#[tokio::test]
+async fn of_attachments_at_the_same_time_each_has_a_generation_and_one_writes() {
+    let world = World::created().await;
+    let (a, b, c) = tokio::join!(world.attach(), world.attach(), world.attach());
+    let mut all = [a, b, c];
+    all.sort_by_key(|timeline| timeline.generation());
+    assert!(all[0].generation() < all[1].generation());
+    assert!(all[1].generation() < all[2].generation());
+    let mut accepted = 0;
+    for timeline in &all {
+        set(timeline, 110, key(1), 1);
+        accepted += usize::from(timeline.flush().await.is_ok());
+    }
+    assert_eq!(accepted, 1);
+    assert!(all[2].serving().is_ok());
+}
+
+#[tokio::test]
+async fn a_branch_exists_once_its_pin_is_accepted_and_sees_its_parent_as_of_then() {
+    let world = World::created().await;
+    let faulty = world.faulty(Fault::Lost, Operation::Put, "manifest");
+    let parent = world.try_attach(faulty.home.clone(), 0).await.unwrap();
+    set(&parent, 110, key(1), 1);
+    set(&parent, 120, key(1), 2);
+    parent.flush().await.unwrap();
+    set(&parent, 130, key(1), 3);
+    faulty.switch(true);
+    assert!(parent.branch(BRANCH, Lsn(115)).await.is_err());
+    assert!(world.numbers(BRANCH).await.is_empty(), "D6");
+    faulty.switch(false);
+    parent.branch(BRANCH, Lsn(115)).await.unwrap();
+    parent.branch(BRANCH, Lsn(115)).await.unwrap();
+    let pins = parent.state().manifest.pins.clone();
+    assert_eq!(pins.len(), 1);
+    assert_eq!(pins[0].lsn, Lsn(115));
+    for (lsn, reason) in [(99_999, "ahead"), (0, "before")] {
+        let refused = parent.branch(TimelineId([4; 16]), Lsn(lsn)).await;
+        assert!(
+            matches!(refused, Err(BranchError::OutOfReach { .. })),
+            "{reason}"
+        );
+    }
+    let other = parent.branch(BRANCH, Lsn(120)).await;
+    assert!(matches!(other, Err(BranchError::OtherPoint { .. })));
+
+    let orphan = world.try_attach(world.home(BRANCH), 0).await;
+    assert!(matches!(orphan, Err(AttachError::OtherParent { .. })));
+    // After a restart of everything.
+    let parent = world.attach().await;
+    let branch = Timeline::attach(Attachment {
+        home: world.home(BRANCH),
+        parent: Some(Arc::clone(&parent)),
+        known: 0,
+    });
+    let branch = branch.await.unwrap();
+    assert_eq!(get(&branch, key(1), 109).await, None);
+    set(&branch, 140, key(2), 9);
+    branch.flush().await.unwrap();
+    assert_eq!(get(&branch, key(1), 140).await, Some(image(1)));
+    assert_eq!(get(&branch, key(2), 140).await, Some(image(9)));
+    assert_eq!(get(&parent, key(1), 120).await, Some(image(2)));
+    assert_eq!(get(&parent, key(2), 120).await, None);
+}
+
+#[tokio::test]
+async fn a_branch_point_that_is_only_in_memory_is_flushed_first() {
+    let world = World::created().await;
+    let parent = world.attach().await;
+    set(&parent, 110, key(1), 1);
+    parent.branch(BRANCH, Lsn(105)).await.unwrap();
+    assert!(parent.remote_consistent_lsn().unwrap() >= Lsn(105));
+}
+
+/// Two layers flushed; what `damage` does to the first is met by a fresh attachment.
+async fn read_after(
+    damage: impl FnOnce(&World, &[LayerDescription]),
+) -> (Result<Vec<(Lsn, Value)>, ReadError>, String) {
+    let world = World::created().await;
+    let timeline = world.attach().await;
+    set(&timeline, 110, key(1), 1);
+    timeline.flush().await.unwrap();
+    set(&timeline, 120, key(2), 2);
+    timeline.flush().await.unwrap();
+    let named = layers(&timeline);
+    damage(&world, &named);
+    let timeline = world.attach().await;
+    assert_eq!(timeline.last_lsn(), Ok(Lsn(120)));
+    let name = format!("{}{}", world.home.layers(), named[0].name);
+    (timeline.read(key(1), Lsn(120)).await, name)
+}
+
+#[tokio::test]
+async fn a_missing_layer_is_named() {
+    let (read, name) = read_after(|world, named| {
+        fs::remove_file(world.layer(&named[0])).unwrap();
+    })
+    .await;
+    let error = read.unwrap_err();
+    assert!(error.to_string().contains(&name), "{error}");
+    let ReadError::Layer { source, .. } = error else {
+        panic!("{error}");
+    };
+    let SealedLayerError::Sealed { source, .. } = source else {
+        panic!("{source}");
+    };
+    assert!(matches!(source, SealedGetError::Get(GetError::NotFound(_))));
+}
+
+#[tokio::test]
+async fn a_flipped_byte_anywhere_in_a_layer_is_named() {
+    // In the magic, a wrapped key, the commitment, the content.
+    for at in [0, 150, 505, 600, 3000] {
+        let (read, name) = read_after(|world, named| {
+            let mut bytes = fs::read(world.layer(&named[0])).unwrap();
+            bytes[at] ^= 1;
+            fs::write(world.layer(&named[0]), bytes).unwrap();
+        })
+        .await;
+        let error = read.expect_err("a flipped byte is an error");
+        assert!(matches!(error, ReadError::Layer { .. }), "{at}: {error}");
+        assert!(error.to_string().contains(&name), "{at}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_layer_swapped_with_another_is_named() {
+    let (read, name) = read_after(|world, named| {
+        fs::copy(world.layer(&named[1]), world.layer(&named[0])).unwrap();
+    })
+    .await;
+    let error = read.unwrap_err();
+    assert!(error.to_string().contains(&name), "{error}");
+    assert!(error.to_string().contains("its name differs"), "{error}");
+}
+
+#[tokio::test]
+async fn an_older_manifest_under_the_newest_name_is_refused_by_name() {
+    let world = World::created().await;
+    let timeline = world.attach().await;
+    set(&timeline, 110, key(1), 1);
+    timeline.flush().await.unwrap();
+    fs::copy(world.manifest(2), world.manifest(3)).unwrap();
+    let refused = world.try_attach(world.home.clone(), 0).await.err().unwrap();
+    let name = world.home.manifests().name(3);
+    assert!(refused.to_string().contains(&name), "{refused}");
+    let AttachError::Read(ManifestReadError::Sealed { source, .. }) = refused else {
+        panic!("{refused}");
+    };
+    let damaged = matches!(
+        source,
+        SealedGetError::Damaged {
+            source: OpenError::Other("name"),
+            ..
+        }
+    );
+    assert!(damaged, "{source}");
+}
+
+#[tokio::test]
+async fn a_bucket_set_back_to_an_older_manifest_is_refused_by_who_knows_better() {
+    let world = World::created().await;
+    let timeline = world.attach().await;
+    set(&timeline, 110, key(1), 1);
+    timeline.flush().await.unwrap();
+    fs::remove_file(world.manifest(3)).unwrap();
+    let refused = world.try_attach(world.home.clone(), 3).await;
+    assert!(matches!(
+        refused,
+        Err(AttachError::RolledBack { known: 3, .. })
+    ));
+    assert_eq!(world.numbers(MAIN).await, [2, 1]);
+}
+
+#[tokio::test]
+async fn nothing_leaves_while_the_tenant_is_fenced() {
+    let world = World::created().await;
+    let timeline = world.attach().await;
+    set(&timeline, 110, key(1), 1);
+    timeline.flush().await.unwrap();
+    assert_eq!(get(&timeline, key(1), 110).await, Some(image(1)));
+    set(&timeline, 120, key(2), 2);
+    let keyring = &world.home.keyring;
+    keyring.fence(TENANT, RevokeReason::Disabled).await;
+    for (k, lsn) in [(1, 110), (2, 120)] {
+        let read = timeline.read(key(k), Lsn(lsn)).await;
+        let revoked = matches!(read, Err(ReadError::Key(KeyError::Revoked { .. })));
+        assert!(revoked, "K5: {read:?}");
+    }
+    assert!(timeline.flush().await.is_err());
+    assert_eq!(timeline.remote_consistent_lsn(), Ok(Lsn(110)));
+    let attached = world.try_attach(world.home.clone(), 0).await;
+    assert!(matches!(
+        attached,
+        Err(AttachError::Read(ManifestReadError::Key(_)))
+    ));
+    keyring.lift(TENANT);
+    assert_eq!(timeline.flush().await.unwrap(), Lsn(120));
+    assert_eq!(get(&timeline, key(2), 120).await, Some(image(2)));
+    assert_eq!(get(&timeline, key(1), 120).await, Some(image(1)));
+}
