@@ -22,7 +22,7 @@ pub(crate) const KDF_SHA256: u8 = 1;
 /// The bytes are not what was sealed under this key, nonce and context.
 pub(crate) struct Forged;
 
-/// expand[extract(salt, secret)](info) → bytes. HKDF-SHA256, RFC 5869.
+/// `expand[extract(salt, secret)](info)` → bytes. HKDF-SHA256, RFC 5869.
 pub(crate) struct Prk(Hkdf<Sha256>);
 
 impl Prk {
@@ -85,7 +85,7 @@ impl Aead {
     }
 }
 
-/// mac[key](message) → the first 16 bytes of HMAC-SHA256.
+/// `mac[key](message)` → the first 16 bytes of HMAC-SHA256.
 pub(crate) fn mac(key: &[u8; 32], message: &[u8]) -> [u8; TAG_BYTES] {
     let mut hmac =
         <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
