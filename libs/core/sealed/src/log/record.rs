@@ -83,7 +83,7 @@ impl Control {
 /// A record header with a valid checksum.
 pub(super) enum Parsed {
     Frame(FrameHeader),
-    /// Not yet authenticated: see `control_is_genuine`.
+    /// Not yet authenticated: see [`control_tag`].
     Control(Control),
 }
 
