@@ -13,6 +13,39 @@ use super::error::DiskError;
 /// A file that was not finished being created; a restart removes it.
 const UNFINISHED: &str = "new";
 
+/// The right to change a directory. Every change holds it until it is done, also one whose future
+/// was dropped: so nobody opens the directory while such a change is still on its way.
+#[derive(Clone)]
+pub(super) struct Lock(#[expect(dead_code, reason = "held, not read")] Arc<File>);
+
+/// Takes the lock of a directory; `None` where another store has it.
+pub(super) async fn lock(path: &Path) -> Result<Option<Lock>, DiskError> {
+    run("lock", path, |path| {
+        let directory = File::open(path)?;
+        match directory.try_lock() {
+            Ok(()) => Ok(Some(Lock(Arc::new(directory)))),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    })
+    .await
+}
+
+async fn change<T: Send + 'static>(
+    lock: &Lock,
+    what: &'static str,
+    path: &Path,
+    work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+) -> Result<T, DiskError> {
+    let lock = lock.clone();
+    run(what, path, move |path| {
+        let done = work(path);
+        drop(lock);
+        done
+    })
+    .await
+}
+
 async fn run<T: Send + 'static>(
     what: &'static str,
     path: &Path,
@@ -30,13 +63,14 @@ async fn run<T: Send + 'static>(
 
 /// Appends `bytes` at `offset` and syncs them.
 pub(super) async fn append(
+    lock: &Lock,
     file: &Arc<File>,
     path: &Path,
     offset: u64,
     bytes: Bytes,
 ) -> Result<(), DiskError> {
     let file = Arc::clone(file);
-    run("append to", path, move |_| {
+    change(lock, "append to", path, move |_| {
         file.write_all_at(&bytes, offset)?;
         file.sync_data()
     })
@@ -44,9 +78,14 @@ pub(super) async fn append(
 }
 
 /// Cuts what lies behind `length` off, and syncs.
-pub(super) async fn cut(file: &Arc<File>, path: &Path, length: u64) -> Result<(), DiskError> {
+pub(super) async fn cut(
+    lock: &Lock,
+    file: &Arc<File>,
+    path: &Path,
+    length: u64,
+) -> Result<(), DiskError> {
     let file = Arc::clone(file);
-    run("cut", path, move |_| {
+    change(lock, "cut", path, move |_| {
         file.set_len(length)?;
         file.sync_all()
     })
@@ -54,8 +93,8 @@ pub(super) async fn cut(file: &Arc<File>, path: &Path, length: u64) -> Result<()
 }
 
 /// Makes a file that is there with all of `bytes` or, after a crash, not there.
-pub(super) async fn create(path: &Path, bytes: Bytes) -> Result<Arc<File>, DiskError> {
-    run("create", path, move |path| {
+pub(super) async fn create(lock: &Lock, path: &Path, bytes: Bytes) -> Result<Arc<File>, DiskError> {
+    change(lock, "create", path, move |path| {
         let unfinished = path.with_extension(UNFINISHED);
         let mut file = OpenOptions::new()
             .read(true)
@@ -98,8 +137,8 @@ pub(super) async fn read(
 }
 
 /// Removes a file, for good when it returns.
-pub(super) async fn unlink(path: &Path) -> Result<(), DiskError> {
-    run("remove", path, |path| {
+pub(super) async fn unlink(lock: &Lock, path: &Path) -> Result<(), DiskError> {
+    change(lock, "remove", path, |path| {
         fs::remove_file(path)?;
         sync_parent(path)
     })

@@ -33,6 +33,9 @@ pub enum OpenError {
     /// There is no segment: the timeline was not finished being created.
     #[error("{0} holds no WAL")]
     Empty(PathBuf),
+    /// Another store has the directory, or a write of an earlier one has not ended yet.
+    #[error("{0} is in use")]
+    InUse(PathBuf),
     /// There is WAL already where a timeline was to be created.
     #[error("{0} holds WAL already")]
     Exists(PathBuf),

@@ -12,7 +12,8 @@
 //!       an epoch that was added to the former later voids the latter;
 //!   S5  segments behind a truncation are removed when its epoch is durable, the last one first:
 //!       what a crash leaves is a run without gaps, and the epoch tells that it is void;
-//!   S6  nothing is sealed or handed out after the end of the tenant's lease (K5).
+//!   S6  a directory has one store, and no write of an earlier one still on its way;
+//!   S7  nothing is sealed or handed out after the end of the tenant's lease (K5).
 
 mod disk;
 mod error;
@@ -82,6 +83,7 @@ pub struct WalStore {
     place: Place,
     keys: TenantKeys,
     boot_nonce: u64,
+    lock: disk::Lock,
     finished: BTreeMap<u64, Segment>,
     /// Not there while it is written, and after a write that failed (S2).
     tail: Option<Tail>,
@@ -189,7 +191,7 @@ impl WalStore {
             out.extend_from_slice(&piece[..length]);
             at = at + length as u64;
         }
-        // S6: the lease may have ended while the disk was read.
+        // S7: the lease may have ended while the disk was read.
         self.keys.check()?;
         Ok(out.freeze())
     }
@@ -237,7 +239,7 @@ impl WalStore {
     /// S2: the tail is out of the store until what was sealed is durable.
     async fn write_tail(&mut self, offset: u64, bytes: Bytes) -> Result<(), WriteError> {
         let tail = self.tail.take().ok_or(WriteError::Dead)?;
-        disk::append(&tail.file, &tail.path, offset, bytes).await?;
+        disk::append(&self.lock, &tail.file, &tail.path, offset, bytes).await?;
         self.tail = Some(tail);
         Ok(())
     }
@@ -264,9 +266,9 @@ impl WalStore {
         let tail = self.tail.take().ok_or(WriteError::Dead)?;
         let offset = tail.writer.log().end_offset();
         let (log, seal) = tail.writer.finish();
-        disk::append(&tail.file, &tail.path, offset, seal).await?;
+        disk::append(&self.lock, &tail.file, &tail.path, offset, seal).await?;
         let path = segment_path(&self.place, number + 1);
-        let file = disk::create(&path, bytes).await?;
+        let file = disk::create(&self.lock, &path, bytes).await?;
         let finished = Segment {
             path: tail.path,
             file: tail.file,
@@ -294,9 +296,9 @@ impl WalStore {
         void.extend(later.into_values().rev().map(|s| s.path));
         let offset = kept.log.end_offset();
         let (writer, bytes) = LogWriter::resume(kept.log, start, &mut OsEntropy)?;
-        disk::append(&kept.file, &kept.path, offset, bytes).await?;
+        disk::append(&self.lock, &kept.file, &kept.path, offset, bytes).await?;
         for path in void {
-            disk::unlink(&path).await?;
+            disk::unlink(&self.lock, &path).await?;
         }
         self.tail = Some(Tail {
             number,

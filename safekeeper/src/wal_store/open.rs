@@ -29,6 +29,7 @@ impl WalStore {
         term: Term,
     ) -> Result<Self, OpenError> {
         disk::create_directory(&place.directory).await?;
+        let lock = lock(&place).await?;
         if !disk::list(&place.directory).await?.is_empty() {
             return Err(OpenError::Exists(place.directory));
         }
@@ -46,11 +47,12 @@ impl WalStore {
             LogWriter::create(&spec, dek, &slot, FIRST_EPOCH, &start, &mut OsEntropy)
         })?;
         let path = segment_path(&place, number);
-        let file = disk::create(&path, bytes).await?;
+        let file = disk::create(&lock, &path, bytes).await?;
         Ok(Self {
             place,
             keys,
             boot_nonce,
+            lock,
             finished: BTreeMap::new(),
             tail: Some(Tail {
                 number,
@@ -71,6 +73,7 @@ impl WalStore {
         keys: TenantKeys,
         anchor: Option<&StoreAnchor>,
     ) -> Result<Self, OpenError> {
+        let lock = lock(&place).await?;
         let mut segments = scan_all(&place, &keys).await?;
         let void = void_from(&segments)?;
         let later = void.map(|number| segments.split_off(&number));
@@ -79,10 +82,16 @@ impl WalStore {
 
         for segment in later.into_iter().flat_map(BTreeMap::into_values).rev() {
             // S5
-            disk::unlink(&segment.path).await?;
+            disk::unlink(&lock, &segment.path).await?;
         }
         for segment in segments.values_mut().filter(|s| s.log.is_torn()) {
-            disk::cut(&segment.file, &segment.path, segment.log.end_offset()).await?;
+            disk::cut(
+                &lock,
+                &segment.file,
+                &segment.path,
+                segment.log.end_offset(),
+            )
+            .await?;
             segment.log.cut();
         }
         let (number, last) = segments.pop_last().ok_or_else(empty)?;
@@ -95,11 +104,12 @@ impl WalStore {
         };
         let offset = last.log.end_offset();
         let (writer, bytes) = LogWriter::resume(last.log, &start, &mut OsEntropy)?;
-        disk::append(&last.file, &last.path, offset, bytes).await?;
+        disk::append(&lock, &last.file, &last.path, offset, bytes).await?;
         Ok(Self {
             place,
             keys,
             boot_nonce,
+            lock,
             finished: segments,
             tail: Some(Tail {
                 number,
@@ -109,6 +119,12 @@ impl WalStore {
             }),
         })
     }
+}
+
+/// S6
+async fn lock(place: &Place) -> Result<disk::Lock, OpenError> {
+    let lock = disk::lock(&place.directory).await?;
+    lock.ok_or_else(|| OpenError::InUse(place.directory.clone()))
 }
 
 async fn scan_all(place: &Place, keys: &TenantKeys) -> Result<BTreeMap<u64, Segment>, OpenError> {

@@ -115,6 +115,7 @@ async fn wal_is_read_back_across_segments_and_restarts_and_lies_sealed_only() {
         );
         assert_holds(&store, START, end, 1).await;
         assert_holds(&store, START + 250, START + 351, 1).await;
+        drop(store);
         store = bench.open().await.unwrap();
     }
     // S3: the border parts the frames, 1 MiB parts them further.
@@ -142,6 +143,15 @@ async fn wal_is_read_back_across_segments_and_restarts_and_lies_sealed_only() {
         holds_marker(&directory),
         "the search does not find what is there"
     );
+}
+
+#[tokio::test]
+async fn a_directory_has_one_store_at_a_time() {
+    let bench = Bench::new();
+    let store = bench.create().await;
+    assert!(matches!(bench.open().await, Err(OpenError::InUse(_))));
+    drop(store);
+    assert!(bench.open().await.is_ok());
 }
 
 #[tokio::test]
@@ -199,6 +209,7 @@ async fn a_flipped_bit_before_the_last_record_is_refused() {
     let covered = fs::read(bench.file(4)).unwrap().len();
     fill(&mut store, 1, 1).await;
     let files = bench.save();
+    drop(store);
     for at in 0..covered {
         let mut bytes = files[&bench.file(4)].clone();
         bytes[at] ^= 1 << (at % 8);
@@ -242,6 +253,7 @@ async fn truncation_voids_what_follows_and_survives_a_restart() {
         for _ in 0..2 {
             assert_holds(&store, START, START + 150, 1).await;
             assert_holds(&store, to, to + 400, salt).await;
+            drop(store);
             store = bench.open().await.unwrap();
         }
     }

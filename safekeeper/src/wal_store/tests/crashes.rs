@@ -55,6 +55,7 @@ async fn a_crash_at_any_step_of_a_truncation_leaves_the_old_view_or_the_new_one(
         fs::write(bench.file(4), &whole[..cut]).unwrap();
         let store = bench.open_with(Some(&before)).await.unwrap();
         assert_eq!(store.end_lsn(), Some(end), "cut at {cut}");
+        drop(store);
         // The epoch is known to have been durable: then its loss is no crash.
         let lost = bench.open_with(Some(&after)).await.err();
         assert!(matches!(
@@ -84,7 +85,8 @@ async fn a_crash_at_any_step_of_a_truncation_leaves_the_old_view_or_the_new_one(
 #[tokio::test]
 async fn a_crash_in_the_creation_leaves_a_timeline_that_can_be_created() {
     let bench = Bench::new();
-    drop(bench.create().await);
+    let store = bench.create().await;
+    drop(store);
     let files = bench.save();
     assert!(matches!(
         WalStore::create(
@@ -212,6 +214,7 @@ async fn a_store_whose_sync_failed_writes_and_reads_no_more_until_it_is_opened_a
     ));
     assert!(matches!(store.read(START..at).await, Err(ReadError::Dead)));
     assert!(store.anchor(at).is_none() && store.end_lsn().is_none());
+    drop(store);
     let mut store = bench.open().await.unwrap();
     assert_eq!(store.tail.as_ref().unwrap().writer.log().epochs().len(), 2);
     fill(&mut store, 1, 1).await;
@@ -240,6 +243,7 @@ async fn nothing_is_sealed_or_handed_out_after_a_fence() {
     ));
     assert_eq!(bench.save(), before);
     bench.ring.lift(TENANT);
+    drop(store);
     let store = bench.open().await.unwrap();
     assert_holds(&store, START, at, 1).await;
 }
