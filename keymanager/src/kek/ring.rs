@@ -35,6 +35,8 @@ struct Known {
     reached: KekVersion,
     /// No version up to this one becomes active any more (K8).
     spent: KekVersion,
+    /// Fenced before any version was known here, so whatever the bucket shows is spent (K8).
+    fenced_blind: bool,
     /// Counts fences: what was opened before one must not be kept after it.
     fences: u64,
 }
@@ -67,8 +69,9 @@ impl KekRing {
     /// # Errors
     /// [`KekError`]; nothing becomes active then.
     pub async fn activate(&self, tenant: TenantId) -> Result<Arc<Opened>, KekError> {
-        let (reached, spent, fences) = self.bounds(tenant);
+        let (reached, fences) = self.bounds(tenant);
         let newest = self.documents.newest(tenant).await?;
+        let spent = self.spent(tenant, newest);
         let version = match newest {
             Some(newest) if newest < reached => return Err(too_low(tenant, newest, reached)),
             None if reached >= FIRST => return Err(too_low(tenant, KekVersion(0), reached)),
@@ -119,7 +122,7 @@ impl KekRing {
         if version < lowest {
             return Err(too_low(tenant, version, lowest));
         }
-        let (_, _, fences) = self.bounds(tenant);
+        let (_, fences) = self.bounds(tenant);
         let held = self
             .lock()
             .get(&tenant)
@@ -160,7 +163,8 @@ impl KekRing {
         let known = known.entry(tenant).or_default();
         known.active = None;
         known.opened.clear();
-        known.spent = known.reached;
+        known.spent = known.spent.max(known.reached);
+        known.fenced_blind |= known.reached < FIRST;
         known.fences += 1;
     }
 
@@ -172,12 +176,20 @@ impl KekRing {
         })
     }
 
-    fn bounds(&self, tenant: TenantId) -> (KekVersion, KekVersion, u64) {
+    fn bounds(&self, tenant: TenantId) -> (KekVersion, u64) {
         self.lock()
             .get(&tenant)
-            .map_or_else(Default::default, |known| {
-                (known.reached, known.spent, known.fences)
-            })
+            .map_or_else(Default::default, |known| (known.reached, known.fences))
+    }
+
+    /// The highest version that may no longer become active, given what the bucket shows.
+    fn spent(&self, tenant: TenantId, newest: Option<KekVersion>) -> KekVersion {
+        let mut known = self.lock();
+        let known = known.entry(tenant).or_default();
+        if std::mem::take(&mut known.fenced_blind) {
+            known.spent = known.spent.max(newest.unwrap_or_default());
+        }
+        known.spent
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<TenantId, Known>> {

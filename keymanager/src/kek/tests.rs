@@ -211,6 +211,22 @@ async fn a_fence_empties_memory_and_the_next_version_is_new() {
 }
 
 #[tokio::test]
+async fn a_keymanager_that_began_during_a_revocation_makes_a_new_version_too() {
+    let world = World::new();
+    world.ring().activate(TENANT).await.unwrap();
+    world.kms.set_state(KeyState::Disabled).unwrap();
+    let ring = world.ring();
+    assert!(ring.probe(TENANT).await.is_err());
+    ring.fence(TENANT);
+    assert!(ring.probe(TENANT).await.is_err(), "still disabled");
+    world.kms.set_state(KeyState::Enabled).unwrap();
+    ring.probe(TENANT).await.unwrap();
+    let new = ring.active(TENANT).unwrap();
+    assert_eq!(new.version, KekVersion(2), "K8");
+    assert_eq!(world.documents().len(), 2);
+}
+
+#[tokio::test]
 async fn versions_that_are_too_low_are_refused() {
     let world = World::new();
     let ring = world.ring();
