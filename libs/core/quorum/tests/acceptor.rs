@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests fail by panicking
 
 use ids::{Generation, Lsn, NodeId, Term};
-use pg::wire::wal_push::{AppendRequest, TermStart, ToAcceptor, ToProposer, VoteRequest};
+use pg::wire::wal_push::{AppendRequest, Elected, TermStart, ToAcceptor, ToProposer, VoteRequest};
 use quorum::{Acceptor, Action, Durable, EndpointEpoch, History, Refusal, Ticket};
 
 fn ask(acceptor: &mut Acceptor, epoch: u64, message: ToAcceptor) -> Vec<Action> {
@@ -105,4 +105,41 @@ fn a_copied_log_promises_the_terms_that_are_in_it() {
     let mut acceptor = Acceptor::restore(NodeId(1), state, Lsn(0x2000), false);
     assert!(!given(&ask(&mut acceptor, 0, vote(7))), "A1");
     assert!(given(&ask(&mut acceptor, 0, vote(8))));
+}
+
+#[test]
+fn an_elected_that_would_cut_off_committed_wal_changes_nothing() {
+    let terms = |starts: &[u64]| -> Vec<_> {
+        let start = |(i, at): (usize, &u64)| TermStart {
+            term: Term(1 + i as u64),
+            start: Lsn(*at),
+        };
+        starts.iter().enumerate().map(start).collect()
+    };
+    let state = Durable {
+        term: Term(1),
+        history: History::new(terms(&[0x1000])).unwrap(),
+        commit: Lsn(0x2000),
+        ..Durable::default()
+    };
+    let elected = |at| {
+        let start_streaming_at = Lsn(at);
+        let history = terms(&[0x1000, at]);
+        let (generation, term) = (Generation(0), Term(2));
+        ToAcceptor::Elected(Elected {
+            generation,
+            term,
+            start_streaming_at,
+            history,
+        })
+    };
+    let mut acceptor = Acceptor::restore(NodeId(1), state.clone(), Lsn(0x2800), false);
+    let (at, commit) = (Lsn(0x1FF8), Lsn(0x2000));
+    let refused = [Action::Close(Refusal::BelowCommit { at, commit })];
+    assert_eq!(ask(&mut acceptor, 0, elected(at.0)), refused, "A3");
+    assert_eq!(*acceptor.state(), state);
+    // At the commit position nothing that is committed goes.
+    let taken = ask(&mut acceptor, 0, elected(commit.0));
+    let cut = matches!(taken[0], Action::Truncate { to, .. } if to == commit);
+    assert!(cut, "{taken:?}");
 }
