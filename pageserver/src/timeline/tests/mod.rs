@@ -1,6 +1,8 @@
 //! One bucket, and page servers that come, go and contend over it.
 
-use std::fs;
+mod contention;
+mod damage;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,10 +11,9 @@ use api::keys::RevokeReason;
 use bytes::Bytes;
 use ids::{Key, KeyKind, Lsn, TenantId, TimelineId};
 use keyring::{KeyError, Keyring};
-use sealed::object::OpenError;
 use store::fault::{Fault, Operation};
 use store::names::Cell;
-use store::{Bucket, BucketConfig, GetError, SealedGetError, documents};
+use store::{Bucket, BucketConfig, documents};
 use tempfile::TempDir;
 
 use super::Timeline;
@@ -20,9 +21,7 @@ use super::attach::{AttachError, Attachment, create};
 use super::branch::BranchError;
 use super::home::{Home, ManifestReadError};
 use super::read::ReadError;
-use super::write::WriteError;
 use crate::layer::map::LayerDescription;
-use crate::layer::sealed_file::SealedLayerError;
 use crate::value::Value;
 
 const TENANT: TenantId = TenantId([1; 16]);
@@ -234,84 +233,6 @@ async fn only_an_accepted_manifest_moves_the_remote_consistent_lsn() {
 }
 
 #[tokio::test]
-async fn the_older_of_two_attached_stops_serving_deleting_and_reporting() {
-    let world = World::created().await;
-    let old = world.attach().await;
-    set(&old, 110, key(1), 1);
-    old.flush().await.unwrap();
-    set(&old, 120, key(1), 2);
-    let new = world.attach().await;
-    assert!(old.generation() < new.generation());
-
-    let lost = old.flush().await;
-    assert!(matches!(lost, Err(WriteError::Stale(_))), "{lost:?}");
-    let read = old.read(key(1), Lsn(110)).await;
-    assert!(matches!(read, Err(ReadError::Stale(_))));
-    assert!(old.remote_consistent_lsn().is_err());
-    assert!(old.last_lsn().is_err());
-    assert!(old.ingest(Lsn(120), Lsn(130), []).is_err());
-    let named = layers(&new);
-    let retired = old.retire(&named).await;
-    assert!(matches!(retired, Err(WriteError::Stale(_))));
-    let branched = old.branch(BRANCH, Lsn(110)).await;
-    assert!(matches!(branched, Err(BranchError::Stale(_))));
-
-    assert_eq!(new.remote_consistent_lsn(), Ok(Lsn(110)));
-    assert_eq!(get(&new, key(1), 110).await, Some(image(1)));
-    set(&new, 120, key(1), 7);
-    assert_eq!(new.flush().await.unwrap(), Lsn(120));
-    assert_eq!(get(&new, key(1), 120).await, Some(image(7)));
-}
-
-#[tokio::test]
-async fn a_deletion_that_loses_its_put_deletes_nothing() {
-    let world = World::created().await;
-    let old = world.attach().await;
-    set(&old, 110, key(1), 1);
-    old.flush().await.unwrap();
-    let new = world.attach().await;
-    let named = layers(&old);
-    assert!(matches!(
-        old.retire(&named).await,
-        Err(WriteError::Stale(_))
-    ));
-    assert!(world.layer(&named[0]).exists(), "D2");
-    assert_eq!(get(&new, key(1), 110).await, Some(image(1)));
-    new.retire(&named).await.unwrap();
-    assert!(!world.layer(&named[0]).exists());
-    assert_eq!(get(&new, key(1), 110).await, None);
-}
-
-#[tokio::test]
-async fn an_older_attachment_that_misses_a_layer_finds_out_why() {
-    let world = World::created().await;
-    let old = world.attach().await;
-    set(&old, 110, key(1), 1);
-    old.flush().await.unwrap();
-    let new = world.attach().await;
-    new.retire(&layers(&new)).await.unwrap();
-    let read = old.read(key(1), Lsn(110)).await;
-    assert!(matches!(read, Err(ReadError::Stale(_))), "{read:?}");
-}
-
-#[tokio::test]
-async fn of_attachments_at_the_same_time_each_has_a_generation_and_one_writes() {
-    let world = World::created().await;
-    let (a, b, c) = tokio::join!(world.attach(), world.attach(), world.attach());
-    let mut all = [a, b, c];
-    all.sort_by_key(|timeline| timeline.generation());
-    assert!(all[0].generation() < all[1].generation());
-    assert!(all[1].generation() < all[2].generation());
-    let mut accepted = 0;
-    for timeline in &all {
-        set(timeline, 110, key(1), 1);
-        accepted += usize::from(timeline.flush().await.is_ok());
-    }
-    assert_eq!(accepted, 1);
-    assert!(all[2].serving().is_ok());
-}
-
-#[tokio::test]
 async fn a_branch_exists_once_its_pin_is_accepted_and_sees_its_parent_as_of_then() {
     let world = World::created().await;
     let faulty = world.faulty(Fault::Lost, Operation::Put, "manifest");
@@ -367,106 +288,6 @@ async fn a_branch_point_that_is_only_in_memory_is_flushed_first() {
     assert!(parent.remote_consistent_lsn().unwrap() >= Lsn(105));
 }
 
-/// Two layers flushed; what `damage` does to the first is met by a fresh attachment.
-async fn read_after(
-    damage: impl FnOnce(&World, &[LayerDescription]),
-) -> (Result<Vec<(Lsn, Value)>, ReadError>, String) {
-    let world = World::created().await;
-    let timeline = world.attach().await;
-    set(&timeline, 110, key(1), 1);
-    timeline.flush().await.unwrap();
-    set(&timeline, 120, key(2), 2);
-    timeline.flush().await.unwrap();
-    let named = layers(&timeline);
-    damage(&world, &named);
-    let timeline = world.attach().await;
-    assert_eq!(timeline.last_lsn(), Ok(Lsn(120)));
-    let name = format!("{}{}", world.home.layers(), named[0].name);
-    (timeline.read(key(1), Lsn(120)).await, name)
-}
-
-#[tokio::test]
-async fn a_missing_layer_is_named() {
-    let (read, name) = read_after(|world, named| {
-        fs::remove_file(world.layer(&named[0])).unwrap();
-    })
-    .await;
-    let error = read.unwrap_err();
-    assert!(error.to_string().contains(&name), "{error}");
-    let ReadError::Layer { source, .. } = error else {
-        panic!("{error}");
-    };
-    let SealedLayerError::Sealed { source, .. } = source else {
-        panic!("{source}");
-    };
-    assert!(matches!(source, SealedGetError::Get(GetError::NotFound(_))));
-}
-
-#[tokio::test]
-async fn a_flipped_byte_anywhere_in_a_layer_is_named() {
-    // In the magic, a wrapped key, the commitment, the content.
-    for at in [0, 150, 505, 600, 3000] {
-        let (read, name) = read_after(|world, named| {
-            let mut bytes = fs::read(world.layer(&named[0])).unwrap();
-            bytes[at] ^= 1;
-            fs::write(world.layer(&named[0]), bytes).unwrap();
-        })
-        .await;
-        let error = read.expect_err("a flipped byte is an error");
-        assert!(matches!(error, ReadError::Layer { .. }), "{at}: {error}");
-        assert!(error.to_string().contains(&name), "{at}: {error}");
-    }
-}
-
-#[tokio::test]
-async fn a_layer_swapped_with_another_is_named() {
-    let (read, name) = read_after(|world, named| {
-        fs::copy(world.layer(&named[1]), world.layer(&named[0])).unwrap();
-    })
-    .await;
-    let error = read.unwrap_err();
-    assert!(error.to_string().contains(&name), "{error}");
-    assert!(error.to_string().contains("its name differs"), "{error}");
-}
-
-#[tokio::test]
-async fn an_older_manifest_under_the_newest_name_is_refused_by_name() {
-    let world = World::created().await;
-    let timeline = world.attach().await;
-    set(&timeline, 110, key(1), 1);
-    timeline.flush().await.unwrap();
-    fs::copy(world.manifest(2), world.manifest(3)).unwrap();
-    let refused = world.try_attach(world.home.clone(), 0).await.err().unwrap();
-    let name = world.home.manifests().name(3);
-    assert!(refused.to_string().contains(&name), "{refused}");
-    let AttachError::Read(ManifestReadError::Sealed { source, .. }) = refused else {
-        panic!("{refused}");
-    };
-    let damaged = matches!(
-        source,
-        SealedGetError::Damaged {
-            source: OpenError::Other("name"),
-            ..
-        }
-    );
-    assert!(damaged, "{source}");
-}
-
-#[tokio::test]
-async fn a_bucket_set_back_to_an_older_manifest_is_refused_by_who_knows_better() {
-    let world = World::created().await;
-    let timeline = world.attach().await;
-    set(&timeline, 110, key(1), 1);
-    timeline.flush().await.unwrap();
-    fs::remove_file(world.manifest(3)).unwrap();
-    let refused = world.try_attach(world.home.clone(), 3).await;
-    assert!(matches!(
-        refused,
-        Err(AttachError::RolledBack { known: 3, .. })
-    ));
-    assert_eq!(world.numbers(MAIN).await, [2, 1]);
-}
-
 #[tokio::test]
 async fn nothing_leaves_while_the_tenant_is_fenced() {
     let world = World::created().await;
@@ -493,4 +314,30 @@ async fn nothing_leaves_while_the_tenant_is_fenced() {
     assert_eq!(timeline.flush().await.unwrap(), Lsn(120));
     assert_eq!(get(&timeline, key(2), 120).await, Some(image(2)));
     assert_eq!(get(&timeline, key(1), 120).await, Some(image(1)));
+}
+
+#[tokio::test]
+async fn a_content_is_rebuilt_from_what_several_layers_hold() {
+    let world = World::created().await;
+    let timeline = world.attach().await;
+    let page = key(1);
+    let patch = |n: u8| Value::Patch {
+        offset: 10,
+        bytes: Bytes::from(vec![n; 4]),
+    };
+    for (lsn, value) in [(110, Value::Zeros), (120, patch(5)), (130, patch(6))] {
+        let taken = timeline.ingest(Lsn(lsn - 1), Lsn(lsn), [(page, value)]);
+        taken.unwrap();
+        timeline.flush().await.unwrap();
+    }
+    let timeline = world.attach().await;
+    for (lsn, expected) in [(110, 0), (120, 5), (130, 6)] {
+        let content = timeline.content(page, Lsn(lsn)).await.unwrap().unwrap();
+        assert_eq!(content.len(), 8192);
+        assert_eq!(
+            content[9..15],
+            [0, expected, expected, expected, expected, 0]
+        );
+    }
+    assert_eq!(timeline.content(key(2), Lsn(130)).await.unwrap(), None);
 }
