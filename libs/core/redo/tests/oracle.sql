@@ -41,3 +41,6 @@ insert into p select repeat(md5(i::text), 30) || i from generate_series(1, 500) 
 create sequence s; select count(nextval('s')) from generate_series(1, 200);
 analyze; create index on c(k); alter table c add column z int default 3;
 truncate u; delete from c where k > 10; vacuum c; checkpoint;
+create unlogged table n(a int primary key, b text); insert into n values (1, 'n');
+begin; create table r(a int); insert into r values (1); rollback;
+vacuum full h; drop table d;

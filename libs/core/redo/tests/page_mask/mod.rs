@@ -1,5 +1,7 @@
 //! Blanks what a server changes without WAL (`bufmask.c` and the masks of the access methods).
 
+use ids::Fork;
+use pg::wal::Block;
 use redo::Page;
 
 fn word(page: &Page, at: usize) -> usize {
@@ -12,7 +14,8 @@ fn clear(page: &mut Page, at: usize, bits: u16) {
 }
 
 /// A map page keeps its whole content: the server's own mask would blank all of it.
-pub(crate) fn mask(page: &mut Page, rmid: u8, is_map: bool) {
+pub(crate) fn mask(page: &mut Page, rmid: u8, block: &Block) {
+    let is_map = block.rel.fork == Fork::Vm;
     page[..10].fill(0); // LSN and checksum
     if rmid != 15 && rmid != 20 {
         page[20..24].fill(0); // the oldest transaction to prune
@@ -27,13 +30,13 @@ pub(crate) fn mask(page: &mut Page, rmid: u8, is_map: bool) {
     }
     page[lower..upper].fill(0);
     match rmid {
-        9 | 10 => mask_heap(page, (lower - 24) / 4),
+        9 | 10 => mask_heap(page, (lower - 24) / 4, block.blkno),
         11 => mask_btree(page, (lower - 24) / 4, special),
         _ => {}
     }
 }
 
-fn mask_heap(page: &mut Page, items: usize) {
+fn mask_heap(page: &mut Page, items: usize, blkno: u32) {
     for item in 0..items {
         let at = 24 + 4 * item;
         let raw = u32::from_le_bytes(page[at..at + 4].try_into().unwrap());
@@ -52,11 +55,11 @@ fn mask_heap(page: &mut Page, items: usize) {
         }
         let padded = (start + len).next_multiple_of(8).min(8192);
         page[start + len..padded].fill(0);
-        // A speculative insert's ctid holds a token; its redo points it to the tuple itself,
-        // as PostgreSQL's mask does with the image. Blocks are not known here: both are blanked.
-        let points = word(page, start + 16);
-        if state == 1 && (points == 0xfffe || points == item + 1) {
-            page[start + 12..start + 18].fill(0);
+        // A speculative insert's ctid holds a token, where redo points it to the tuple itself.
+        if state == 1 && word(page, start + 16) == 0xfffe {
+            page[start + 12..start + 14].copy_from_slice(&((blkno >> 16) as u16).to_le_bytes());
+            page[start + 14..start + 16].copy_from_slice(&(blkno as u16).to_le_bytes());
+            page[start + 16..start + 18].copy_from_slice(&(item as u16 + 1).to_le_bytes());
         }
     }
 }

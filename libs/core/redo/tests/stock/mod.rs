@@ -4,25 +4,28 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ids::Lsn;
+use pg::PgMajor;
+use pg::wal::{Decoder, Record, WalShape, decode};
 use tempfile::TempDir;
 
-const BIN: &str = "/usr/lib/postgresql/15/bin";
-const SETTINGS: &str = "-c wal_consistency_checking=all -c full_page_writes=off -c fsync=off \
+/// Where the server's programs are.
+pub(crate) const BIN: &str = "/usr/lib/postgresql/15/bin";
+const SETTINGS: &str = "-c full_page_writes=off -c fsync=off \
     -c wal_compression=lz4 -c max_wal_size=40GB -c wal_keep_size=30GB -c autovacuum=off \
     -c listen_addresses='' -c shared_buffers=256MB -c wal_level=replica";
 
 /// What a run left behind; the directory goes with it.
 pub(crate) struct Run {
     pub(crate) base: PathBuf,
-    pub(crate) wal: PathBuf,
     pub(crate) system_id: u64,
     pub(crate) start: Lsn,
     pub(crate) end: Lsn,
-    _directory: TempDir,
+    pub(crate) directory: TempDir,
 }
 
 impl Run {
-    pub(crate) fn record() -> Self {
+    /// Runs the workload, with `wal_consistency_checking` as said: `all`, or nothing.
+    pub(crate) fn record(checking: &str) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("redo-oracle")
             .tempdir_in("/tmp")
@@ -46,7 +49,8 @@ impl Run {
         };
         let socket = at.display();
         let start = format!(
-            "{BIN}/pg_ctl -D data -w -l server.log -o \"{SETTINGS} -k {socket}\" start >start.log"
+            "{BIN}/pg_ctl -D data -w -l server.log -o \"{SETTINGS} \
+             -c wal_consistency_checking={checking} -k {socket}\" start >start.log"
         );
         sh(at, &start, true);
         let sql = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle.sql");
@@ -76,13 +80,54 @@ impl Run {
         sh(at, "chmod -R a+rX data base", true);
         Self {
             base: at.join("base"),
-            wal: at.join("data/pg_wal"),
             system_id: field("Database system identifier").parse().unwrap(),
             start: lsn(&field("Latest checkpoint's REDO location")),
             end: lsn(end.trim()),
-            _directory: directory,
+            directory,
         }
     }
+
+    /// Reads what was written, all of it, in order.
+    pub(crate) fn for_each_record(&self, mut each: impl FnMut(&Record)) {
+        let shape = WalShape {
+            version: PgMajor::V15,
+            segment_bytes: SEGMENT_BYTES,
+            system_id: self.system_id,
+            tli: 1,
+        };
+        let wal = self.directory.path().join("data/pg_wal");
+        let mut decoder = Decoder::new(shape, self.start);
+        let mut read = self.start;
+        'wal: for segment in self.start.segment(SEGMENT_BYTES).. {
+            let Ok(bytes) = std::fs::read(wal.join(segment_name(segment))) else {
+                break;
+            };
+            let skip = self.start.0.saturating_sub(segment * SEGMENT_BYTES) as usize;
+            decoder.feed(&bytes[skip.min(bytes.len())..]);
+            loop {
+                let (start, end, bytes) = match decoder.next() {
+                    Ok(Some(record)) => record,
+                    Ok(None) => break,
+                    Err(_) => break 'wal, // the end of what was written
+                };
+                each(&decode(PgMajor::V15, start, end, bytes).unwrap());
+                read = end;
+            }
+        }
+        assert!(
+            read >= self.end,
+            "WAL was read to {read}, not to {}",
+            self.end
+        );
+    }
+}
+
+/// The length of a segment, as `initdb` sets it.
+pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
+
+/// The name of a segment's file.
+pub(crate) fn segment_name(segment: u64) -> String {
+    format!("{:08X}{:08X}{:08X}", 1, segment >> 8, segment & 0xff)
 }
 
 fn lsn(text: &str) -> Lsn {
@@ -92,7 +137,7 @@ fn lsn(text: &str) -> Lsn {
 }
 
 /// Runs a script; as `postgres` where the test runs as root, which servers refuse.
-fn sh(at: &Path, script: &str, as_server: bool) -> String {
+pub(crate) fn sh(at: &Path, script: &str, as_server: bool) -> String {
     let is_root = std::fs::read_to_string("/proc/self/status")
         .unwrap()
         .contains("Uid:\t0\t");

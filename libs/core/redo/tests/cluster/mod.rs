@@ -1,0 +1,148 @@
+//! The pages of a cluster: those of a base copy, changed by the records so far.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ids::{Fork, RelTag};
+use pg::PgMajor;
+use pg::wal::{Record, rmgr};
+use redo::{Page, RedoError, vm};
+
+const FORKS: [Fork; 4] = [Fork::Main, Fork::Fsm, Fork::Vm, Fork::Init];
+
+pub(crate) struct Cluster {
+    base: PathBuf,
+    pub(crate) pages: HashMap<(RelTag, u32), Box<Page>>,
+    /// Forks that were truncated: the base copy no longer counts from this block on.
+    truncated: HashMap<RelTag, u32>,
+    /// Relations that were dropped, by their main fork.
+    pub(crate) dropped: HashSet<RelTag>,
+}
+
+impl Cluster {
+    pub(crate) fn of(base: &Path) -> Self {
+        Self {
+            base: base.to_owned(),
+            pages: HashMap::new(),
+            truncated: HashMap::new(),
+            dropped: HashSet::new(),
+        }
+    }
+
+    /// Redoes what a record does beside its blocks.
+    pub(crate) fn follow(&mut self, record: &Record) {
+        match (record.rmid, record.op()) {
+            (rmgr::SMGR, 0x20) => self.truncate(record),
+            (rmgr::XACT, op) if matches!(op & 0x70, 0x00 | 0x20 | 0x30 | 0x40) => {
+                self.drop_relations(record);
+            }
+            _ => {}
+        }
+        for (rel, heap_block, flags) in redo::vm_clears(record) {
+            let map = RelTag {
+                fork: Fork::Vm,
+                ..rel
+            };
+            vm::clear(self.page(map, vm::map_block(heap_block)), heap_block, flags);
+        }
+    }
+
+    /// Redoes one block of a record.
+    pub(crate) fn redo_block(&mut self, record: &Record, index: usize) -> Result<&Page, RedoError> {
+        let block = &record.blocks[index];
+        let page = self.page(block.rel, block.blkno);
+        redo::apply(PgMajor::V15, record, index, page)?;
+        Ok(page)
+    }
+
+    /// A page as it is now; zeros where there is none.
+    pub(crate) fn peek(&self, rel: RelTag, blkno: u32) -> Box<Page> {
+        match self.pages.get(&(rel, blkno)) {
+            Some(page) => page.clone(),
+            None => self.load(rel, blkno),
+        }
+    }
+
+    fn page(&mut self, rel: RelTag, blkno: u32) -> &mut Page {
+        if !self.pages.contains_key(&(rel, blkno)) {
+            let page = self.peek(rel, blkno);
+            self.pages.insert((rel, blkno), page);
+        }
+        self.pages.get_mut(&(rel, blkno)).unwrap()
+    }
+
+    fn load(&self, rel: RelTag, blkno: u32) -> Box<Page> {
+        let mut page = pg::page::zeroed();
+        if self.truncated.get(&rel).is_some_and(|len| blkno >= *len) {
+            return page;
+        }
+        let directory = match rel.spc {
+            1664 => "global".to_owned(),
+            _ => format!("base/{}", rel.db),
+        };
+        let name = format!("{}{}", rel.rel, rel.fork.suffix());
+        let bytes = fs::read(self.base.join(directory).join(name)).unwrap_or_default();
+        if let Some(bytes) = bytes.chunks_exact(8192).nth(blkno as usize) {
+            page.copy_from_slice(bytes);
+        }
+        page
+    }
+
+    fn truncate(&mut self, record: &Record) {
+        let length = word(record, 0);
+        let main = relation(record, 4);
+        let map = RelTag {
+            fork: Fork::Vm,
+            ..main
+        };
+        if !length.is_multiple_of(vm::PAGES_PER_MAP_PAGE) {
+            vm::truncate(self.page(map, vm::map_block(length)), length);
+        }
+        self.cut(main, length);
+        self.cut(map, vm::truncated_len(length));
+    }
+
+    /// The relations that a commit or an abort drops (`xl_xact_relfilenodes`).
+    fn drop_relations(&mut self, record: &Record) {
+        if record.info & 0x80 == 0 {
+            return;
+        }
+        let parts = word(record, 8);
+        let mut at = 12;
+        if parts & 1 != 0 {
+            at += 8; // the database
+        }
+        if parts & 2 != 0 {
+            at += 4 + 4 * word(record, at) as usize; // subtransactions
+        }
+        let count = if parts & 4 != 0 { word(record, at) } else { 0 };
+        for index in 0..count as usize {
+            let main = relation(record, at + 4 + 12 * index);
+            for fork in FORKS {
+                self.cut(RelTag { fork, ..main }, 0);
+            }
+            self.dropped.insert(main);
+        }
+    }
+
+    fn cut(&mut self, fork: RelTag, length: u32) {
+        self.pages
+            .retain(|(rel, blkno), _| *rel != fork || *blkno < length);
+        let least = self.truncated.entry(fork).or_insert(length);
+        *least = length.min(*least);
+    }
+}
+
+fn word(record: &Record, at: usize) -> u32 {
+    u32::from_le_bytes(record.main_data[at..at + 4].try_into().unwrap())
+}
+
+fn relation(record: &Record, at: usize) -> RelTag {
+    RelTag {
+        spc: word(record, at),
+        db: word(record, at + 4),
+        rel: word(record, at + 8),
+        fork: Fork::Main,
+    }
+}

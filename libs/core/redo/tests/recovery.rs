@@ -1,0 +1,230 @@
+//! Holds redo to stock PostgreSQL 15's own crash recovery of the same base copy and WAL: hint
+//! bits are not in play there, so every byte of every page must be the same.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test may; its helper modules are no test functions"
+)]
+
+mod cluster;
+mod stock;
+
+use std::collections::HashMap;
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use cluster::Cluster;
+use ids::{Fork, Lsn, RelTag};
+use pg::control::ControlFile;
+use pg::page::BLOCK;
+use pg::wal::Record;
+use stock::{BIN, Run, SEGMENT_BYTES, segment_name, sh};
+
+/// Cuts inside the workload, beside the one at its end.
+const CUTS: u64 = 3;
+const SEED: u64 = 0x5265_646f_7562_7431;
+/// Whatever recovery does not need stays off, as it might write hint bits.
+const SETTINGS: &str = "-c autovacuum=off -c wal_consistency_checking= \
+    -c full_page_writes=off -c fsync=off -c max_logical_replication_workers=0 \
+    -c bgwriter_lru_maxpages=0 -c listen_addresses='' -c shared_buffers=256MB";
+
+#[test]
+fn redo_makes_the_pages_that_stock_recovery_makes() {
+    let run = Run::record("");
+    let mut ends = Vec::new();
+    run.for_each_record(|record| ends.push(record.end));
+    let cuts = cuts(&ends);
+    let mut cluster = Cluster::of(&run.base);
+    let mut history = History::default();
+    let mut bad = 0;
+    run.for_each_record(|record| {
+        cluster.follow(record);
+        for (index, block) in record.blocks.iter().enumerate() {
+            cluster.redo_block(record, index).unwrap();
+            let records = history.entry((block.rel, block.blkno)).or_default();
+            records.push((record.end, record.rmid, record.info));
+        }
+        if cuts.contains(&record.end) {
+            let recovered = recover(&run, record);
+            bad += compare(&cluster, &recovered, record.end, &history);
+            fs::remove_dir_all(recovered).unwrap();
+        }
+    });
+    assert_eq!(bad, 0, "redo differs from stock recovery");
+}
+
+/// The records that changed each page: end, resource manager, info.
+type History = HashMap<(RelTag, u32), Vec<(Lsn, u8, u8)>>;
+
+/// Ends of records: some by the seed, and the last.
+fn cuts(ends: &[Lsn]) -> Vec<Lsn> {
+    let mut state = SEED;
+    let mut cuts: Vec<Lsn> = (0..CUTS)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            ends[((u128::from(state) * ends.len() as u128) >> 64) as usize]
+        })
+        .collect();
+    cuts.extend(ends.last());
+    cuts
+}
+
+/// Lets a stock server recover the base copy and WAL up to this record; answers where it did.
+fn recover(run: &Run, record: &Record) -> PathBuf {
+    let cut = record.end;
+    let at = run.directory.path();
+    sh(at, "cp -r base cut && chmod 700 cut", true);
+    let directory = at.join("cut");
+    let last = Lsn(cut.0 - 1).segment(SEGMENT_BYTES);
+    for segment in run.start.segment(SEGMENT_BYTES)..=last {
+        let name = segment_name(segment);
+        sh(
+            at,
+            &format!("cp data/pg_wal/{name} cut/pg_wal/{name}"),
+            true,
+        );
+        if segment == last {
+            let path = directory.join("pg_wal").join(name);
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[(cut.0 - segment * SEGMENT_BYTES) as usize..].fill(0);
+            fs::write(path, bytes).unwrap();
+        }
+    }
+    pretend_crash(&directory.join("global/pg_control"));
+    let socket = at.display();
+    let control = format!("{BIN}/pg_ctl -D cut -w -l cut.log");
+    sh(
+        at,
+        &format!("{control} -o \"{SETTINGS} -k {socket}\" start >start.log"),
+        true,
+    );
+    sh(at, &format!("{control} -m immediate stop >stop.log"), true);
+    let log = fs::read_to_string(at.join("cut.log")).unwrap();
+    let last = format!("redo done at {} ", record.start);
+    assert!(log.contains(&last), "no {last:?} in {log}");
+    directory
+}
+
+/// Says in `pg_control` that the server was running, so that it recovers.
+fn pretend_crash(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[16..20].copy_from_slice(&6_u32.to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[..288]);
+    bytes[288..292].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(ControlFile::parse(&bytes).unwrap().state(), 6);
+    fs::write(path, bytes).unwrap();
+}
+
+/// Compares every page that recovery left, and answers how many are not ours.
+fn compare(cluster: &Cluster, recovered: &Path, cut: Lsn, history: &History) -> u64 {
+    let forks = forks(recovered);
+    let (mut pages, mut redone, mut bad) = (0_u64, 0_u64, 0_u64);
+    for (rel, bytes) in &forks {
+        let main = RelTag {
+            fork: Fork::Main,
+            ..*rel
+        };
+        if cluster.dropped.contains(&main) {
+            println!("{cut}: {rel} was dropped, and is there");
+            bad += 1;
+        }
+        if is_unlogged(&forks, *rel) {
+            continue;
+        }
+        assert_eq!(bytes.len() % BLOCK, 0, "{rel}");
+        for (blkno, theirs) in (0..).zip(bytes.chunks_exact(BLOCK)) {
+            let ours = cluster.peek(*rel, blkno);
+            // The map's LSN says nothing: clears of its bits leave it alone.
+            let from = if rel.fork == Fork::Vm { 8 } else { 0 };
+            let differing = differing(&ours[..], theirs, from);
+            pages += 1;
+            redone += u64::from(cluster.pages.contains_key(&(*rel, blkno)));
+            if !differing.is_empty() {
+                bad += 1;
+                let records = history.get(&(*rel, blkno));
+                println!("{cut}: {rel} {blkno} differs at {differing:?}, after {records:x?}");
+                for range in differing.into_iter().take(3) {
+                    println!(
+                        "  {:02x?}, not {:02x?}",
+                        &ours[range.clone()],
+                        &theirs[range]
+                    );
+                }
+            }
+        }
+    }
+    bad += beyond(cluster, &forks, cut);
+    let dropped = cluster.dropped.len();
+    println!(
+        "{cut}: {pages} pages, {redone} of them redone, {bad} bad, {dropped} relations dropped"
+    );
+    assert!(pages > 2000, "only {pages} pages were compared at {cut}");
+    bad
+}
+
+/// Counts pages of ours where recovery has none.
+fn beyond(cluster: &Cluster, forks: &HashMap<RelTag, Vec<u8>>, cut: Lsn) -> u64 {
+    let mut bad = 0;
+    for ((rel, blkno), page) in &cluster.pages {
+        let length = forks.get(rel).map_or(0, |bytes| bytes.len() / BLOCK);
+        let is_compared = rel.fork != Fork::Fsm && !is_unlogged(forks, *rel);
+        if is_compared && *blkno as usize >= length && page.iter().any(|byte| *byte != 0) {
+            println!("{cut}: {rel} has {length} pages, and {blkno} is redone");
+            bad += 1;
+        }
+    }
+    bad
+}
+
+/// Whether it is the data of an unlogged relation, which recovery resets.
+fn is_unlogged(forks: &HashMap<RelTag, Vec<u8>>, rel: RelTag) -> bool {
+    let init = RelTag {
+        fork: Fork::Init,
+        ..rel
+    };
+    rel.fork != Fork::Init && forks.contains_key(&init)
+}
+
+/// Reads every fork but the free space maps, which recovery writes as it likes.
+fn forks(recovered: &Path) -> HashMap<RelTag, Vec<u8>> {
+    let mut directories = vec![(1664, 0, recovered.join("global"))];
+    for entry in fs::read_dir(recovered.join("base")).unwrap() {
+        let entry = entry.unwrap();
+        let db = entry.file_name().to_str().unwrap().parse().unwrap();
+        directories.push((1663, db, entry.path()));
+    }
+    let mut forks = HashMap::new();
+    for (spc, db, directory) in directories {
+        for entry in fs::read_dir(directory).unwrap() {
+            let entry = entry.unwrap();
+            if let Some((rel, fork)) = fork_of(entry.file_name().to_str().unwrap()) {
+                let tag = RelTag { spc, db, rel, fork };
+                forks.insert(tag, fs::read(entry.path()).unwrap());
+            }
+        }
+    }
+    forks
+}
+
+fn fork_of(name: &str) -> Option<(u32, Fork)> {
+    let (number, suffix) = name.split_at(name.find('_').unwrap_or(name.len()));
+    let fork = [Fork::Main, Fork::Vm, Fork::Init]
+        .into_iter()
+        .find(|fork| fork.suffix() == suffix)?;
+    Some((number.parse().ok()?, fork))
+}
+
+/// The ranges of bytes, from `from` on, that are not the same.
+fn differing(ours: &[u8], theirs: &[u8], from: usize) -> Vec<Range<usize>> {
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    for at in (from..BLOCK).filter(|at| ours[*at] != theirs[*at]) {
+        match ranges.last_mut() {
+            Some(range) if range.end + 4 >= at => range.end = at + 1,
+            _ => ranges.push(at..at + 1),
+        }
+    }
+    ranges
+}
