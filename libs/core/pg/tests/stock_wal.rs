@@ -3,11 +3,16 @@
 // Helpers of tests are not tests to clippy.
 #![allow(clippy::unwrap_used)]
 
+#[path = "stock_wal/description.rs"]
+mod description;
+
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
 use ids::{Fork, Lsn};
 use pg::control::ControlFile;
+use pg::rmgr::Payload;
 use pg::wal::{Compression, Decoder, Record, WalShape, decode, rmgr};
 
 const BIN: &str = "/usr/lib/postgresql/15/bin";
@@ -47,6 +52,68 @@ impl Drop for Running<'_> {
     }
 }
 
+/// What brings about records that do more than change pages.
+const PAYLOADS: [&str; 22] = [
+    "CREATE TABLE a (id int PRIMARY KEY, t text); INSERT INTO a SELECT n FROM generate_series(1, 5000) n",
+    "CREATE TABLE b (id int); CREATE UNLOGGED TABLE c (id int)",
+    "BEGIN; SAVEPOINT s; INSERT INTO b VALUES (1); SAVEPOINT t; INSERT INTO b VALUES (2); \
+     ROLLBACK TO t; INSERT INTO b VALUES (3); COMMIT",
+    "BEGIN; SAVEPOINT s; CREATE TABLE gone (id int); ROLLBACK",
+    "DELETE FROM a WHERE id > 100",
+    "VACUUM a",
+    "TRUNCATE b",
+    "BEGIN; SELECT FROM a WHERE id = 1 FOR SHARE; SAVEPOINT s; DROP TABLE b; \
+     CREATE TABLE e (id int); PREPARE TRANSACTION 'first'",
+    "SELECT FROM a WHERE id = 1 FOR SHARE",
+    "SELECT FROM a WHERE id = 1 FOR KEY SHARE",
+    "COMMIT PREPARED 'first'",
+    "BEGIN; SAVEPOINT s; CREATE TABLE f (id int); PREPARE TRANSACTION 'second'",
+    "ROLLBACK PREPARED 'second'",
+    "DROP TABLE c",
+    "CREATE DATABASE logged STRATEGY wal_log",
+    "CREATE DATABASE copied STRATEGY file_copy",
+    "DROP DATABASE copied",
+    "VACUUM FULL pg_class",
+    "SELECT pg_logical_emit_message(true, 'prefix', 'text'), pg_create_restore_point('here')",
+    "SELECT pg_replication_origin_create('o'), pg_replication_origin_advance('o', '1/23')",
+    "SELECT pg_replication_origin_session_setup('o'); BEGIN; \
+     SELECT pg_replication_origin_xact_setup('2/34', '2020-01-01'); INSERT INTO a VALUES (9999); \
+     COMMIT; SELECT pg_replication_origin_session_reset()",
+    "SELECT pg_replication_origin_drop('o')",
+];
+
+/// The records that this is about: all must occur, or the comparison proves nothing.
+const OPS: [&str; 28] = [
+    "XLOG CHECKPOINT_ONLINE",
+    "XLOG CHECKPOINT_SHUTDOWN",
+    "XLOG PARAMETER_CHANGE",
+    "XLOG NEXTOID",
+    "XLOG SWITCH",
+    "XLOG RESTORE_POINT",
+    "XLOG FPI",
+    "Transaction COMMIT",
+    "Transaction ABORT",
+    "Transaction PREPARE",
+    "Transaction COMMIT_PREPARED",
+    "Transaction ABORT_PREPARED",
+    "Transaction ASSIGNMENT",
+    "Storage CREATE",
+    "Storage TRUNCATE",
+    "Database CREATE_FILE_COPY",
+    "Database CREATE_WAL_LOG",
+    "Database DROP",
+    "Tablespace CREATE",
+    "Tablespace DROP",
+    "MultiXact CREATE_ID",
+    "RelMap UPDATE",
+    "Standby RUNNING_XACTS",
+    "Standby LOCK",
+    "CommitTs ZEROPAGE",
+    "ReplicationOrigin SET",
+    "ReplicationOrigin DROP",
+    "LogicalMessage MESSAGE",
+];
+
 /// A cluster with some WAL, stopped; answers the LSN that its WAL ends at.
 fn make_cluster(data: &Path) -> String {
     let d = data.display();
@@ -55,7 +122,8 @@ fn make_cluster(data: &Path) -> String {
     ));
     shell(&format!(
         "{BIN}/pg_ctl -D {d} -w -l {d}/log -o \"-k {d} -c listen_addresses='' \
-         -c wal_keep_size=1GB -c wal_level=logical\" start >/dev/null"
+         -c wal_keep_size=1GB -c wal_level=logical -c max_prepared_transactions=5 \
+         -c track_commit_timestamp=on\" start >/dev/null"
     ));
     let running = Running(data);
     let psql = |sql: &str| shell(&format!("{BIN}/psql -h {d} -U postgres -qAtc \"{sql}\""));
@@ -74,6 +142,12 @@ fn make_cluster(data: &Path) -> String {
     }
     psql("BEGIN; SAVEPOINT a; INSERT INTO pgbench_tellers VALUES (99); COMMIT");
     psql("VACUUM");
+    for statement in PAYLOADS {
+        psql(statement);
+    }
+    shell(&format!("mkdir {d}.space"));
+    psql(&format!("CREATE TABLESPACE other LOCATION '{d}.space'"));
+    psql("DROP TABLESPACE other");
     drop(running);
     let end = shell(&format!(
         "{BIN}/pg_controldata -D {d} | grep 'Latest checkpoint location'"
@@ -180,12 +254,13 @@ fn records_are_those_that_pg_waldump_shows() {
     };
 
     let dump = shell(&format!(
-        "{BIN}/pg_waldump -p {}/pg_wal -s {start} -e {} 2>/dev/null",
+        "TZ=UTC {BIN}/pg_waldump -p {}/pg_wal -s {start} -e {} 2>/dev/null",
         data.display(),
         control.checkpoint_lsn()
     ));
     let mut lines = dump.lines();
     let mut decoder = Decoder::scanning(shape, start);
+    let mut seen = BTreeSet::new();
     let (mut compressed, mut switches) = ([0; 4], 0);
     'segments: for segment in &segments {
         decoder.feed(&std::fs::read(segment).unwrap());
@@ -198,10 +273,14 @@ fn records_are_those_that_pg_waldump_shows() {
                 assert_eq!(checkpoint.encode(), record.main_data[..]);
                 break 'segments;
             }
-            assert_eq!(
-                describe(&record, total),
-                parse(lines.next().expect("a line"))
-            );
+            let line = lines.next().expect("a line");
+            assert_eq!(describe(&record, total), parse(line));
+            let payload = Payload::read(shape.version, &record).unwrap();
+            if let Some(text) = description::of(&record, &payload) {
+                assert_eq!(text, description::expected(line));
+                let op = text.split(' ').next().unwrap();
+                seen.insert(format!("{} {op}", rmgr::name(record.rmid)));
+            }
             switches += usize::from(record.rmid == rmgr::XLOG && record.op() == 0x40);
             for image in record
                 .blocks
@@ -216,6 +295,9 @@ fn records_are_those_that_pg_waldump_shows() {
     }
     assert_eq!(lines.next(), None, "pg_waldump shows no more");
     assert!(switches >= 3);
+    for op in OPS {
+        assert!(seen.contains(op), "{op}: {seen:?}");
+    }
     for method in [
         Compression::None,
         Compression::Pglz,
