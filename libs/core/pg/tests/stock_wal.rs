@@ -5,6 +5,8 @@
 
 #[path = "stock_wal/description.rs"]
 mod description;
+#[path = "stock_wal/directory.rs"]
+mod directory;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,7 +14,8 @@ use std::process::Command;
 
 use ids::{Fork, Lsn};
 use pg::control::ControlFile;
-use pg::rmgr::Payload;
+use pg::datadir::{parse_wal_segment_name, twophase_path, wal_segment_name};
+use pg::rmgr::{Payload, XactRecord};
 use pg::wal::{Compression, Decoder, Record, WalShape, decode, rmgr};
 
 const BIN: &str = "/usr/lib/postgresql/15/bin";
@@ -53,7 +56,7 @@ impl Drop for Running<'_> {
 }
 
 /// What brings about records that do more than change pages.
-const PAYLOADS: [&str; 22] = [
+const PAYLOADS: [&str; 23] = [
     "CREATE TABLE a (id int PRIMARY KEY, t text); INSERT INTO a SELECT n FROM generate_series(1, 5000) n",
     "CREATE TABLE b (id int); CREATE UNLOGGED TABLE c (id int)",
     "BEGIN; SAVEPOINT s; INSERT INTO b VALUES (1); SAVEPOINT t; INSERT INTO b VALUES (2); \
@@ -80,6 +83,9 @@ const PAYLOADS: [&str; 22] = [
      SELECT pg_replication_origin_xact_setup('2/34', '2020-01-01'); INSERT INTO a VALUES (9999); \
      COMMIT; SELECT pg_replication_origin_session_reset()",
     "SELECT pg_replication_origin_drop('o')",
+    // Stays prepared: the checkpoint at shutdown writes its state file.
+    "BEGIN; SAVEPOINT s; INSERT INTO a VALUES (10000); DROP TABLE e; \
+     PREPARE TRANSACTION 'kept'",
 ];
 
 /// The records that this is about: all must occur, or the comparison proves nothing.
@@ -260,7 +266,7 @@ fn records_are_those_that_pg_waldump_shows() {
     ));
     let mut lines = dump.lines();
     let mut decoder = Decoder::scanning(shape, start);
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut prepared) = (BTreeSet::new(), None);
     let (mut compressed, mut switches) = ([0; 4], 0);
     'segments: for segment in &segments {
         decoder.feed(&std::fs::read(segment).unwrap());
@@ -279,6 +285,9 @@ fn records_are_those_that_pg_waldump_shows() {
             if let Some(text) = description::of(&record, &payload) {
                 assert_eq!(text, description::expected(line));
                 let op = text.split(' ').next().unwrap();
+                if let Payload::Xact(XactRecord::Prepare(prepare)) = &payload {
+                    prepared = Some(prepare.clone());
+                }
                 seen.insert(format!("{} {op}", rmgr::name(record.rmid)));
             }
             switches += usize::from(record.rmid == rmgr::XLOG && record.op() == 0x40);
@@ -295,6 +304,14 @@ fn records_are_those_that_pg_waldump_shows() {
     }
     assert_eq!(lines.next(), None, "pg_waldump shows no more");
     assert!(switches >= 3);
+    let kept = prepared.expect("a prepared transaction");
+    assert_eq!(kept.gid[..], *b"kept");
+    let state = std::fs::read(data.join(twophase_path(kept.xid))).unwrap();
+    assert_eq!(kept.state_file(), state);
+    let (tli, start_of_first) = parse_wal_segment_name(&first, shape.segment_bytes).unwrap();
+    assert_eq!((tli, start_of_first), (1, start));
+    assert_eq!(wal_segment_name(1, start, shape.segment_bytes), first);
+    directory::check(&data);
     for op in OPS {
         assert!(seen.contains(op), "{op}: {seen:?}");
     }
