@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use ids::Lsn;
 use pg::PgMajor;
+use pg::rmgr::Payload;
 use pg::wal::{Compression, Decoder, Image, WalShape, decode, encode_record, lay_out};
 use proptest::prelude::*;
 
@@ -30,6 +31,30 @@ proptest! {
             for block in record.blocks {
                 let _page_or_error = block.image.map(|image| image.restore());
             }
+        }
+    }
+
+    #[test]
+    fn a_payload_of_any_bytes_is_read_or_refused(
+        words in prop::collection::vec(prop_oneof![0_u32..6, any::<u32>()], 0..40),
+        odd in prop::collection::vec(any::<u8>(), 0..4),
+        rmid in 0_u8..23,
+        op in 0_u8..16,
+        prepare in any::<bool>(),
+    ) {
+        let mut payload: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        payload.extend(odd);
+        let (mut rmid, mut op) = (rmid, op);
+        if prepare && payload.len() >= 8 {
+            // Past the magic and the length, which chance does not hit.
+            (rmid, op) = (1, 1);
+            let total = payload.len() as u32 + 4;
+            payload[..4].copy_from_slice(&0x57F9_4534_u32.to_le_bytes());
+            payload[4..8].copy_from_slice(&total.to_le_bytes());
+        }
+        let record = encode_record(Lsn(8), 3, rmid, op << 4, &payload);
+        if let Ok(record) = decode(PgMajor::V15, Lsn(8), Lsn(16), Bytes::from(record)) {
+            let _payload_or_error = Payload::read(PgMajor::V15, &record);
         }
     }
 
