@@ -4,7 +4,7 @@ export PATH := $(CACHE)/bin:$(PATH)
 SECONDS ?= 20
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 .DEFAULT_GOAL := help
-.PHONY: help deps build run test fmt lint unit doc deny tidy servers fuzz clean
+.PHONY: help deps build run test fmt lint unit audit doc deny tidy servers fuzz clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -18,7 +18,7 @@ build: deps ## build everything, release
 run: build ## what runs today: the part of the tour that exists
 	@scripts/tour
 
-test: deps fmt lint unit doc deny tidy servers ## everything that must hold before a change lands
+test: deps fmt lint unit audit doc deny tidy servers ## everything that must hold before a change lands
 
 fmt: ## formatting
 	cargo fmt --all --check
@@ -29,6 +29,9 @@ lint: ## clippy, warnings are errors
 unit: ## tests of every crate
 	cargo $(NEXTEST) --locked --workspace
 	cargo test --quiet --locked --workspace --doc
+
+audit: ## tests of what seals, stopped where a key and nonce repeat
+	cargo $(NEXTEST) --locked --package safekeeper --features nonce-audit
 
 doc: ## the reference builds without a warning
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
