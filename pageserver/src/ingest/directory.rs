@@ -1,0 +1,168 @@
+//! What exists, and how long it is: the lists and sizes that ingest must know to tell what a record
+//! changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use ids::{Fork, Key, KeyKind, RelTag, SlruKind};
+
+use super::Changes;
+use crate::value::Value;
+
+const BLOCKS_PER_SLRU_SEGMENT: u32 = 32;
+
+/// Databases, relation forks and SLRU segments as of the last record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Directory {
+    /// By tablespace and database.
+    pub(crate) databases: BTreeSet<(u32, u32)>,
+    /// The length of every fork, in blocks.
+    pub(crate) forks: BTreeMap<RelTag, u32>,
+    /// The length of every SLRU segment, in blocks.
+    pub(crate) slru: BTreeMap<(SlruKind, u32), u32>,
+}
+
+/// Segment and block of a page of an SLRU.
+pub(super) const fn slru_place(page: u32) -> (u32, u32) {
+    (
+        page / BLOCKS_PER_SLRU_SEGMENT,
+        page % BLOCKS_PER_SLRU_SEGMENT,
+    )
+}
+
+impl Directory {
+    pub(super) fn add_database(&mut self, spc: u32, db: u32, out: &mut Changes) {
+        if self.databases.insert((spc, db)) {
+            let item = [spc.to_be_bytes(), db.to_be_bytes()].concat();
+            out.put(KeyKind::Databases, Value::ListAdd(item.into()));
+        }
+    }
+
+    /// Nothing of the database can be named afterwards.
+    pub(super) fn drop_database(&mut self, spc: u32, db: u32, out: &mut Changes) {
+        let gone: Vec<RelTag> = self.forks.keys().copied().collect();
+        for fork in gone.into_iter().filter(|f| f.spc == spc && f.db == db) {
+            self.drop_fork(fork, out);
+        }
+        if self.databases.remove(&(spc, db)) {
+            let item = [spc.to_be_bytes(), db.to_be_bytes()].concat();
+            out.put(KeyKind::Databases, Value::ListRemove(item.into()));
+            out.put(KeyKind::RelMap { spc, db }, Value::Gone);
+        }
+    }
+
+    pub(super) fn create_fork(&mut self, fork: RelTag, out: &mut Changes) {
+        if !self.forks.contains_key(&fork) {
+            let (spc, db) = (fork.spc, fork.db);
+            let list = KeyKind::Relations { spc, db };
+            out.put(list, Value::ListAdd(fork_item(fork)));
+            self.set_len(fork, 0, out);
+        }
+    }
+
+    pub(super) fn drop_fork(&mut self, fork: RelTag, out: &mut Changes) {
+        if self.forks.remove(&fork).is_some() {
+            let (spc, db) = (fork.spc, fork.db);
+            let list = KeyKind::Relations { spc, db };
+            out.put(list, Value::ListRemove(fork_item(fork)));
+            out.put(KeyKind::RelSize(fork), Value::Gone);
+        }
+    }
+
+    /// Makes the fork reach over `block`, which the caller writes where `inits` is set.
+    pub(super) fn reach(&mut self, fork: RelTag, block: u32, inits: bool, out: &mut Changes) {
+        self.create_fork(fork, out);
+        let len = self.forks.get(&fork).copied().unwrap_or(0);
+        if block < len {
+            return;
+        }
+        // Blocks of an earlier life of this number may be below: each new one begins as zeros.
+        for new in len..=block {
+            if new != block || !inits {
+                out.put(KeyKind::RelBlock(fork, new), Value::Zeros);
+            }
+        }
+        self.set_len(fork, block + 1, out);
+    }
+
+    /// Cuts a fork that is longer; answers whether it was.
+    pub(super) fn cut(&mut self, fork: RelTag, len: u32, out: &mut Changes) -> bool {
+        let longer = self.forks.get(&fork).is_some_and(|old| *old > len);
+        if longer {
+            self.set_len(fork, len, out);
+        }
+        longer
+    }
+
+    pub(super) fn has_block(&self, fork: RelTag, block: u32) -> bool {
+        self.forks.get(&fork).is_some_and(|len| block < *len)
+    }
+
+    fn set_len(&mut self, fork: RelTag, len: u32, out: &mut Changes) {
+        self.forks.insert(fork, len);
+        out.put(KeyKind::RelSize(fork), length(len));
+    }
+
+    pub(super) fn has_page(&self, slru: SlruKind, page: u32) -> bool {
+        let (segment, block) = slru_place(page);
+        let len = self.slru.get(&(slru, segment));
+        len.is_some_and(|len| block < *len)
+    }
+
+    pub(super) fn zero_page(&mut self, slru: SlruKind, page: u32, out: &mut Changes) {
+        let (segment, block) = slru_place(page);
+        if !self.slru.contains_key(&(slru, segment)) {
+            let item = Bytes::copy_from_slice(&segment.to_be_bytes());
+            out.put(KeyKind::SlruSegments(slru), Value::ListAdd(item));
+        }
+        let len = self.slru.entry((slru, segment)).or_insert(0);
+        for block in (*len).min(block)..=block {
+            out.put(KeyKind::SlruBlock(slru, segment, block), Value::Zeros);
+        }
+        if *len <= block {
+            *len = block + 1;
+            out.put(KeyKind::SlruSize(slru, segment), length(*len));
+        }
+    }
+
+    /// Removes the segments all of whose pages come before `first`, as `precedes` counts.
+    pub(super) fn cut_slru(
+        &mut self,
+        slru: SlruKind,
+        precedes: impl Fn(u32) -> bool,
+        out: &mut Changes,
+    ) {
+        self.slru.retain(|(kind, segment), _| {
+            let first = *segment * BLOCKS_PER_SLRU_SEGMENT;
+            let last = first + BLOCKS_PER_SLRU_SEGMENT - 1;
+            let stays = *kind != slru || !precedes(first) || !precedes(last);
+            if !stays {
+                let item = Bytes::copy_from_slice(&segment.to_be_bytes());
+                out.put(KeyKind::SlruSegments(slru), Value::ListRemove(item));
+                out.put(KeyKind::SlruSize(slru, *segment), Value::Gone);
+            }
+            stays
+        });
+    }
+}
+
+fn fork_item(fork: RelTag) -> Bytes {
+    let mut item = fork.rel.to_be_bytes().to_vec();
+    item.push(fork.fork as u8);
+    item.into()
+}
+
+fn length(blocks: u32) -> Value {
+    Value::Image(Bytes::copy_from_slice(&blocks.to_le_bytes()))
+}
+
+/// The fork beside it.
+pub(super) const fn beside(rel: RelTag, fork: Fork) -> RelTag {
+    RelTag { fork, ..rel }
+}
+
+impl Changes {
+    pub(super) fn put(&mut self, kind: KeyKind, value: Value) {
+        self.0.push((Key::new(kind), value));
+    }
+}
