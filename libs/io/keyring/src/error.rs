@@ -16,10 +16,18 @@ pub enum KeyError {
         reason: RevokeReason,
     },
     /// The lease ran out, and no keymanager renewed it.
-    #[error("the lease on the keys of tenant {tenant} ended")]
+    #[error("the lease on the keys of tenant {tenant} ended: nobody renewed it")]
     LeaseEnded {
         /// The tenant.
         tenant: TenantId,
+    },
+    /// No keymanager answered. Nothing is known of a revocation.
+    #[error("no keymanager can be reached for the keys of tenant {tenant}: {detail}")]
+    Unreachable {
+        /// The tenant.
+        tenant: TenantId,
+        /// What happened with the last one that was tried.
+        detail: String,
     },
     /// The request was refused.
     #[error("tenant {tenant}: {kind}")]
@@ -38,6 +46,7 @@ impl KeyError {
         match self {
             Self::Revoked { .. } => Grade::KeyUnavailable,
             Self::LeaseEnded { .. } => KeyErrorKind::LeaseEnded.grade(),
+            Self::Unreachable { .. } => Grade::KeyUnavailable,
             Self::Refused { kind, .. } => kind.grade(),
         }
     }

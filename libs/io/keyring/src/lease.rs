@@ -13,12 +13,25 @@ use service::entropy::OsEntropy;
 use tokio::sync::watch;
 
 use crate::KeyError;
+use crate::remote::Remote;
 
 /// Above this number of cached keys, those that nobody holds are dropped.
 const CACHED_KEYS: usize = 65_536;
 
+pub(crate) fn now_ms() -> u64 {
+    u64::try_from(boottime().as_millis()).unwrap_or(u64::MAX)
+}
+
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where data keys come from.
+pub(crate) enum Source {
+    /// One KEK in this process.
+    Fixed(Arc<Kek>),
+    /// The keymanagers.
+    Remote(Remote),
 }
 
 /// One lease of one tenant: it ends by its deadline or by a fence, and never comes back.
@@ -27,38 +40,31 @@ pub(crate) struct Lease {
     epoch: u64,
     /// Milliseconds of BOOTTIME (K2).
     deadline_ms: AtomicU64,
-    fenced: watch::Sender<Option<RevokeReason>>,
+    /// Why it is over, once it is.
+    closed: watch::Sender<Option<KeyError>>,
     running: watch::Sender<u64>,
-    kek: Arc<Kek>,
-    kek_id: KekId,
-    kek_version: KekVersion,
+    source: Source,
     keys: Mutex<HashMap<WrapSlot, Weak<LeasedDek>>>,
 }
 
 impl Lease {
-    pub(crate) fn new(tenant: TenantId, epoch: u64, deadline_ms: u64, kek: Arc<Kek>) -> Self {
+    pub(crate) fn new(tenant: TenantId, epoch: u64, deadline_ms: u64, source: Source) -> Self {
         Self {
             tenant,
             epoch,
             deadline_ms: AtomicU64::new(deadline_ms),
-            fenced: watch::Sender::new(None),
+            closed: watch::Sender::new(None),
             running: watch::Sender::new(0),
-            kek,
-            kek_id: KekId(tenant.0),
-            kek_version: KekVersion(1),
+            source,
             keys: Mutex::new(HashMap::new()),
         }
     }
 
     pub(crate) fn check(&self) -> Result<(), KeyError> {
-        if let Some(reason) = *self.fenced.borrow() {
-            return Err(KeyError::Revoked {
-                tenant: self.tenant,
-                reason,
-            });
+        if let Some(why) = self.closed.borrow().as_ref() {
+            return Err(why.clone());
         }
-        let now = u64::try_from(boottime().as_millis()).unwrap_or(u64::MAX);
-        if now >= self.deadline_ms.load(Ordering::Acquire) {
+        if now_ms() >= self.deadline_ms() {
             return Err(KeyError::LeaseEnded {
                 tenant: self.tenant,
             });
@@ -66,13 +72,39 @@ impl Lease {
         Ok(())
     }
 
+    pub(crate) fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    pub(crate) fn deadline_ms(&self) -> u64 {
+        self.deadline_ms.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Moves the end of a lease that still runs; one that ended stays over, and `false` says so.
+    pub(crate) fn renew(&self, deadline_ms: u64) -> bool {
+        let moved = |end| (now_ms() < end).then_some(deadline_ms);
+        self.deadline_ms
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, moved)
+            .is_ok()
+    }
+
     /// K6: the flag first, then the drain of at most `drain`, then no key is left in memory.
-    pub(crate) async fn fence(&self, reason: RevokeReason, drain: Duration) {
-        self.fenced
-            .send_if_modified(|fenced| fenced.replace(reason).is_none());
+    pub(crate) async fn close(&self, why: KeyError, drain: Duration) {
+        self.closed.send_if_modified(|closed| {
+            let first = closed.is_none();
+            closed.get_or_insert(why);
+            first
+        });
         let mut running = self.running.subscribe();
         // Both the end of the drain and its timeout lead to the same next step.
         drop(tokio::time::timeout(drain, running.wait_for(|count| *count == 0)).await);
+        if let Source::Remote(remote) = &self.source {
+            remote.wipe();
+        }
         for key in lock(&self.keys)
             .drain()
             .filter_map(|(_, key)| key.upgrade())
@@ -146,15 +178,10 @@ impl TenantKeys {
     pub async fn mint(&self) -> Result<(Arc<LeasedDek>, WrapSlot), KeyError> {
         let lease = &self.lease;
         lease.check()?;
-        let dek = Dek::generate(&mut OsEntropy);
-        let slot = sealed::wrap::wrap(
-            &lease.kek,
-            lease.tenant,
-            lease.kek_id,
-            lease.kek_version,
-            &dek,
-            &mut OsEntropy,
-        );
+        let (dek, slot) = match &lease.source {
+            Source::Fixed(kek) => mint_fixed(kek, lease.tenant),
+            Source::Remote(remote) => remote.mint(lease).await?,
+        };
         Ok((lease.hold(&slot, dek)?, slot))
     }
 
@@ -168,28 +195,48 @@ impl TenantKeys {
         if let Some(held) = lock(&lease.keys).get(slot).and_then(Weak::upgrade) {
             return Ok(held);
         }
-        let dek = sealed::wrap::unwrap(&lease.kek, lease.tenant, slot).map_err(|_| {
-            KeyError::Refused {
-                tenant: lease.tenant,
-                kind: KeyErrorKind::BrokenSlot,
+        let dek = match &lease.source {
+            Source::Fixed(kek) => {
+                sealed::wrap::unwrap(kek, lease.tenant, slot).map_err(|_| KeyError::Refused {
+                    tenant: lease.tenant,
+                    kind: KeyErrorKind::BrokenSlot,
+                })?
             }
-        })?;
+            Source::Remote(remote) => remote.unwrap(lease.tenant, slot).await?,
+        };
         lease.hold(slot, dek)
     }
 
     /// Resolves with the reason when the tenant is fenced.
     pub async fn fenced(&self) -> RevokeReason {
-        let mut fenced = self.lease.fenced.subscribe();
+        match self.closed().await {
+            KeyError::Revoked { reason, .. } => reason,
+            // Closed for another reason: no fence can follow on this handle.
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Resolves with the reason when the lease is over by a fence, or by its end where a
+    /// keymanager granted it.
+    pub async fn closed(&self) -> KeyError {
+        let mut closed = self.lease.closed.subscribe();
         loop {
-            if let Some(reason) = *fenced.borrow_and_update() {
-                return reason;
+            if let Some(why) = closed.borrow_and_update().as_ref() {
+                return why.clone();
             }
-            if fenced.changed().await.is_err() {
+            if closed.changed().await.is_err() {
                 // The sender lives in the lease that this handle holds.
                 std::future::pending::<()>().await;
             }
         }
     }
+}
+
+fn mint_fixed(kek: &Kek, tenant: TenantId) -> (Dek, WrapSlot) {
+    let dek = Dek::generate(&mut OsEntropy);
+    let id = KekId(tenant.0);
+    let slot = sealed::wrap::wrap(kek, tenant, id, KekVersion(1), &dek, &mut OsEntropy);
+    (dek, slot)
 }
 
 /// A running operation; a fence waits for its drop.

@@ -1,12 +1,15 @@
 //! Data keys under lease: a node opens and mints keys only while its lease runs, and a fence
 //! takes all of them away (KEYS rules K2, K5, K6).
 //!
-//! This version has [`Keyring::fixed`], which holds one KEK itself and asks no keymanager.
+//! [`Keyring::connect`] asks keymanagers; [`Keyring::fixed`] holds one KEK itself, for tests. This
+//! version learns of a fence by its next renewal: it does not watch for pushes yet.
 
 mod error;
 mod lease;
+mod remote;
 mod ring;
 
 pub use error::KeyError;
 pub use lease::{LeasedDek, Operation, TenantKeys};
+pub use remote::KeyringConfig;
 pub use ring::{FixedConfig, Keyring};

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use api::ClientError;
 use api::keys::RevokeReason;
 use ids::TenantId;
 use sealed::Kek;
 
 use crate::KeyError;
-use crate::lease::{Lease, TenantKeys, lock};
+use crate::lease::{Lease, Source, TenantKeys, lock};
+use crate::remote::{Connection, KeyringConfig, acquire, keep};
 
 /// The times of a fixed keyring.
 #[derive(Debug, Clone)]
@@ -34,12 +36,27 @@ struct Tenant {
     epoch: u64,
     revoked: Option<RevokeReason>,
     lease: Option<Arc<Lease>>,
+    /// Held while a lease is asked for: one request, however many wait for it.
+    flight: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Tenant {
+    fn running(&self, tenant: TenantId) -> Result<Option<Arc<Lease>>, KeyError> {
+        if let Some(reason) = self.revoked {
+            return Err(KeyError::Revoked { tenant, reason });
+        }
+        Ok(self.lease.clone().filter(|lease| lease.check().is_ok()))
+    }
+}
+
+enum Origin {
+    Fixed { kek: Arc<Kek>, config: FixedConfig },
+    Remote(Arc<Connection>),
 }
 
 /// The keys of all tenants that this process serves.
 pub struct Keyring {
-    kek: Arc<Kek>,
-    config: FixedConfig,
+    origin: Origin,
     tenants: Mutex<HashMap<TenantId, Tenant>>,
 }
 
@@ -54,38 +71,68 @@ impl Keyring {
     #[must_use]
     pub fn fixed_with(kek: [u8; 32], config: FixedConfig) -> Self {
         Self {
-            kek: Arc::new(Kek::from_bytes(kek)),
-            config,
+            origin: Origin::Fixed {
+                kek: Arc::new(Kek::from_bytes(kek)),
+                config,
+            },
             tenants: Mutex::new(HashMap::new()),
         }
+    }
+
+    /// A keyring that has its keys from keymanagers. None of them is asked yet.
+    ///
+    /// # Errors
+    /// URLs or an identity that cannot be used.
+    pub fn connect(config: KeyringConfig) -> Result<Self, ClientError> {
+        Ok(Self {
+            origin: Origin::Remote(Arc::new(Connection::new(config)?)),
+            tenants: Mutex::new(HashMap::new()),
+        })
     }
 
     /// The keys of `tenant`, under the lease that runs or a new one.
     ///
     /// # Errors
-    /// [`KeyError::Revoked`] while the tenant is fenced.
+    /// [`KeyError::Revoked`] while the tenant is fenced, [`KeyError::Unreachable`] where no
+    /// keymanager answers, [`KeyError::Refused`] where none grants.
     pub async fn tenant(&self, tenant: TenantId) -> Result<TenantKeys, KeyError> {
+        let flight = Arc::clone(&lock(&self.tenants).entry(tenant).or_default().flight);
+        let _flight = flight.lock().await;
+        let epoch = {
+            let mut tenants = lock(&self.tenants);
+            let entry = tenants.entry(tenant).or_default();
+            if let Some(lease) = entry.running(tenant)? {
+                return Ok(TenantKeys { lease });
+            }
+            entry.epoch
+        };
+        let lease = match &self.origin {
+            Origin::Fixed { kek, config } => {
+                let deadline = config.lease.map_or(u64::MAX, |length| {
+                    let end = service::clock::boottime() + length;
+                    u64::try_from(end.as_millis()).unwrap_or(u64::MAX)
+                });
+                let source = Source::Fixed(Arc::clone(kek));
+                Arc::new(Lease::new(tenant, epoch, deadline, source))
+            }
+            Origin::Remote(connection) => {
+                let (grant, remote) = acquire(connection, tenant).await?;
+                let source = Source::Remote(remote);
+                Arc::new(Lease::new(tenant, grant.epoch, grant.deadline_ms, source))
+            }
+        };
         let mut tenants = lock(&self.tenants);
         let entry = tenants.entry(tenant).or_default();
-        if let Some(reason) = entry.revoked {
-            return Err(KeyError::Revoked { tenant, reason });
+        // A fence may have come while a keymanager was asked.
+        entry.running(tenant)?;
+        if entry.epoch != epoch {
+            return Err(KeyError::LeaseEnded { tenant });
         }
-        if let Some(lease) = entry.lease.as_ref().filter(|lease| lease.check().is_ok()) {
-            return Ok(TenantKeys {
-                lease: Arc::clone(lease),
-            });
-        }
-        let deadline = self.config.lease.map_or(u64::MAX, |length| {
-            let end = service::clock::boottime() + length;
-            u64::try_from(end.as_millis()).unwrap_or(u64::MAX)
-        });
-        let lease = Arc::new(Lease::new(
-            tenant,
-            entry.epoch,
-            deadline,
-            Arc::clone(&self.kek),
-        ));
         entry.lease = Some(Arc::clone(&lease));
+        if let Origin::Remote(connection) = &self.origin {
+            let kept = keep(Arc::downgrade(&lease), Arc::clone(connection));
+            drop(service::task::spawn("lease", kept));
+        }
         Ok(TenantKeys { lease })
     }
 
@@ -99,7 +146,13 @@ impl Keyring {
             entry.lease.take()
         };
         if let Some(lease) = lease {
-            lease.fence(reason, self.config.drain).await;
+            let drain = match &self.origin {
+                Origin::Fixed { config, .. } => config.drain,
+                Origin::Remote(connection) => connection.config.drain,
+            };
+            lease
+                .close(KeyError::Revoked { tenant, reason }, drain)
+                .await;
         }
     }
 
