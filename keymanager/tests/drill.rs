@@ -198,3 +198,31 @@ async fn an_outage_of_the_kms_is_served_until_its_grace_ends() {
     assert!(!matches!(why, KeyError::Revoked { .. }), "{why}");
     assert!(minted.with(|_| ()).is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn however_many_wait_for_a_lease_one_request_is_sent() {
+    let drill = Drill::new();
+    let (_process, url) = drill.start("a");
+    let (_, slot) = lease(&connect(vec![url.clone()]))
+        .await
+        .mint()
+        .await
+        .unwrap();
+    let ledger = drill.directory.path().join("ledger-a");
+    let sent = || {
+        let text = std::fs::read_to_string(&ledger).unwrap();
+        text.matches(r#""what":"lease""#).count()
+    };
+    let before = sent();
+    let ring = connect(vec![url]);
+    let (one, two, three) = tokio::join!(
+        ring.tenant(TENANT),
+        ring.tenant(TENANT),
+        ring.tenant(TENANT)
+    );
+    assert!(two.is_ok() && three.is_ok());
+    assert_eq!(sent(), before + 1);
+    let keys = one.unwrap();
+    let (first, second) = tokio::join!(keys.open(&slot), keys.open(&slot));
+    assert!(Arc::ptr_eq(&first.unwrap(), &second.unwrap()), "K6");
+}
