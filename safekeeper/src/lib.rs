@@ -2,4 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod acceptor_record;
+pub mod config;
+pub mod timeline;
+pub mod timelines;
+pub mod wal_push;
 pub mod wal_store;
+mod walsender;
