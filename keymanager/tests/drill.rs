@@ -225,4 +225,11 @@ async fn however_many_wait_for_a_lease_one_request_is_sent() {
     let keys = one.unwrap();
     let (first, second) = tokio::join!(keys.open(&slot), keys.open(&slot));
     assert!(Arc::ptr_eq(&first.unwrap(), &second.unwrap()), "K6");
+
+    let mut broken = slot.clone();
+    broken.0[ids::WRAP_SLOT_BYTES - 1] ^= 1;
+    let (_, other) = keys.mint().await.unwrap();
+    let many = keys.open_many(&[other, broken, slot]).await.unwrap();
+    let good: Vec<bool> = many.iter().map(Result::is_ok).collect();
+    assert_eq!(good, [true, false, true]);
 }

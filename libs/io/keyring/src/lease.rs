@@ -113,6 +113,21 @@ impl Lease {
         }
     }
 
+    async fn unwrap(&self, slots: &[WrapSlot]) -> Result<Vec<Result<Dek, KeyError>>, KeyError> {
+        let tenant = self.tenant;
+        let broken = |_| KeyError::Refused {
+            tenant,
+            kind: KeyErrorKind::BrokenSlot,
+        };
+        match &self.source {
+            Source::Fixed(kek) => Ok(slots
+                .iter()
+                .map(|slot| sealed::wrap::unwrap(kek, tenant, slot).map_err(broken))
+                .collect()),
+            Source::Remote(remote) => remote.unwrap(tenant, slots).await,
+        }
+    }
+
     fn hold(self: &Arc<Self>, slot: &WrapSlot, dek: Dek) -> Result<Arc<LeasedDek>, KeyError> {
         let held = Arc::new(LeasedDek {
             lease: Arc::clone(self),
@@ -194,21 +209,36 @@ impl TenantKeys {
     /// # Errors
     /// As [`TenantKeys::check`]; [`KeyError::Refused`] where the slot does not open.
     pub async fn open(&self, slot: &WrapSlot) -> Result<Arc<LeasedDek>, KeyError> {
+        let missing = KeyError::Refused {
+            tenant: self.lease.tenant,
+            kind: KeyErrorKind::BrokenSlot,
+        };
+        let opened = self.open_many(std::slice::from_ref(slot)).await?;
+        opened.into_iter().next().unwrap_or(Err(missing))
+    }
+
+    /// The keys that `slots` wrap, in order; those not at hand come in batches of
+    /// [`api::keys::MAX_UNWRAP`].
+    ///
+    /// # Errors
+    /// As [`TenantKeys::check`]; a slot that does not open fails alone.
+    pub async fn open_many(
+        &self,
+        slots: &[WrapSlot],
+    ) -> Result<Vec<Result<Arc<LeasedDek>, KeyError>>, KeyError> {
         let lease = &self.lease;
         lease.check()?;
-        if let Some(held) = lock(&lease.keys).get(slot).and_then(Weak::upgrade) {
-            return Ok(held);
-        }
-        let dek = match &lease.source {
-            Source::Fixed(kek) => {
-                sealed::wrap::unwrap(kek, lease.tenant, slot).map_err(|_| KeyError::Refused {
-                    tenant: lease.tenant,
-                    kind: KeyErrorKind::BrokenSlot,
-                })?
+        let held = |slot| lock(&lease.keys).get(slot).and_then(Weak::upgrade);
+        let mut opened: Vec<_> = slots.iter().map(|slot| held(slot).map(Ok)).collect();
+        let absent: Vec<usize> = (0..slots.len()).filter(|i| opened[*i].is_none()).collect();
+        for batch in absent.chunks(api::keys::MAX_UNWRAP) {
+            let wanted: Vec<WrapSlot> = batch.iter().map(|i| slots[*i].clone()).collect();
+            let deks = lease.unwrap(&wanted).await?;
+            for ((i, slot), dek) in batch.iter().zip(&wanted).zip(deks) {
+                opened[*i] = Some(dek.and_then(|dek| lease.hold(slot, dek)));
             }
-            Source::Remote(remote) => remote.unwrap(lease.tenant, slot).await?,
-        };
-        lease.hold(slot, dek)
+        }
+        Ok(opened.into_iter().flatten().collect())
     }
 
     /// Resolves with the reason when the tenant is fenced.

@@ -212,21 +212,29 @@ impl Remote {
         Ok(first)
     }
 
-    pub(crate) async fn unwrap(&self, tenant: TenantId, slot: &WrapSlot) -> Result<Dek, KeyError> {
+    /// Opens at most [`api::keys::MAX_UNWRAP`] slots; one result for each, in order.
+    pub(crate) async fn unwrap(
+        &self,
+        tenant: TenantId,
+        slots: &[WrapSlot],
+    ) -> Result<Vec<Result<Dek, KeyError>>, KeyError> {
         let grant = *lock(&self.grant);
         let request = UnwrapBatch {
             node: self.connection.config.node,
             tenant,
             lease: grant.lease,
-            slots: vec![slot.clone()],
+            slots: slots.to_vec(),
         };
         let body = self.post(grant, tenant, PATH_UNWRAP, &request).await?;
-        let mut results = decode_unwrapped(&body).map_err(|error| unreachable(tenant, error))?;
-        match results.pop() {
-            Some(Ok(dek)) => Ok(Dek::from_bytes(*dek.expose())),
-            Some(Err(kind)) => Err(KeyError::Refused { tenant, kind }),
-            None => Err(unreachable(tenant, "no key in the answer")),
+        let results = decode_unwrapped(&body).map_err(|error| unreachable(tenant, error))?;
+        if results.len() != slots.len() {
+            return Err(unreachable(tenant, "not one key per slot in the answer"));
         }
+        let taken = results.into_iter().map(|result| match result {
+            Ok(dek) => Ok(Dek::from_bytes(*dek.expose())),
+            Err(kind) => Err(KeyError::Refused { tenant, kind }),
+        });
+        Ok(taken.collect())
     }
 
     async fn post<B: serde::Serialize + Sync>(
