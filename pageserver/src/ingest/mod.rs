@@ -1,11 +1,12 @@
 //! Turns decoded records into values. No I/O: the caller feeds records in order and stores what
 //! comes out at the record's end.
 //!
-//! PostgreSQL 15. Multixacts, tablespaces, commit timestamps, replication origins, prepared
-//! transactions, relation maps and databases copied as files are not supported yet: such a record
-//! stops ingest, since half a record would lose data in silence.
+//! PostgreSQL 15. The truncation of multixacts, tablespaces, commit timestamps, replication origins,
+//! prepared transactions and databases copied as files are not supported yet: such a record stops
+//! ingest, since half a record would lose data in silence.
 
 mod directory;
+mod multixact;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,8 @@ use directory::{beside, slru_place};
 use crate::value::{Value, XidStatus};
 
 const XIDS_PER_CLOG_PAGE: u32 = 8192 * 4;
+/// Database, tablespace and length, before the map: reading the payload checked all three.
+const RELMAP_HEADER_BYTES: usize = 12;
 const FIRST_NORMAL_XID: u32 = 3;
 
 /// A record that ingest does not get past.
@@ -49,8 +52,8 @@ pub(crate) enum IngestError {
 pub(crate) enum Reason {
     #[error("not supported yet")]
     Unsupported,
-    #[error("page {0} of the transaction status was never made")]
-    NoClogPage(u32),
+    #[error("page {page} of {} was never made", slru.directory())]
+    NoSlruPage { slru: SlruKind, page: u32 },
     /// C3: a next transaction that is too low would hide rows.
     #[error("the next transaction is {found}, below {seen}, though all before that were seen")]
     NextXid { found: u64, seen: u64 },
@@ -115,7 +118,7 @@ impl Ingest {
         let (mut out, before) = (Changes::default(), self.checkpoint);
         self.saw_xid(record.xid);
         self.blocks(record, bytes, &mut out);
-        self.payload(payload, &mut out)
+        self.payload(record, payload, &mut out)
             .map_err(|reason| IngestError::Refused {
                 lsn: record.start,
                 rmid: record.rmid,
@@ -151,7 +154,12 @@ impl Ingest {
         }
     }
 
-    fn payload(&mut self, payload: Payload, out: &mut Changes) -> Result<(), Reason> {
+    fn payload(
+        &mut self,
+        record: &Record,
+        payload: Payload,
+        out: &mut Changes,
+    ) -> Result<(), Reason> {
         match payload {
             Payload::Pages | Payload::LogicalMessage(_) => {}
             Payload::Standby(StandbyRecord::RunningXacts(running)) => {
@@ -165,6 +173,12 @@ impl Ingest {
             Payload::Storage(StorageRecord::Create(fork)) => self.directory.create_fork(fork, out),
             Payload::Storage(storage) => self.truncate(storage, out),
             Payload::Clog(clog) => self.clog(clog, out),
+            Payload::MultiXact(multixact) => self.multixact(multixact, out)?,
+            Payload::Relmap(update) => {
+                let (spc, db) = (update.spc, update.db);
+                let map = record.main_data.slice(RELMAP_HEADER_BYTES..);
+                out.put(KeyKind::RelMap { spc, db }, Value::Image(map));
+            }
             Payload::Database(DatabaseRecord::CreateWalLog { db, spc }) => {
                 self.directory.add_database(spc, db, out);
             }
@@ -209,7 +223,7 @@ impl Ingest {
     }
 
     fn finish(&mut self, finish: &Finish, out: &mut Changes) -> Result<(), Reason> {
-        if finish.was_prepared {
+        if finish.was_prepared || finish.origin.is_some() {
             return Err(Reason::Unsupported);
         }
         let status = match finish.outcome {
@@ -225,7 +239,10 @@ impl Ingest {
         for of_page in xids.chunk_by(|a, b| a / XIDS_PER_CLOG_PAGE == b / XIDS_PER_CLOG_PAGE) {
             let page = of_page[0] / XIDS_PER_CLOG_PAGE;
             if !self.directory.has_page(SlruKind::Clog, page) {
-                return Err(Reason::NoClogPage(page));
+                return Err(Reason::NoSlruPage {
+                    slru: SlruKind::Clog,
+                    page,
+                });
             }
             let (segment, block) = slru_place(page);
             let xids = of_page.to_vec();

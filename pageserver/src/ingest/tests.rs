@@ -123,7 +123,10 @@ fn a_commit_without_its_status_page_is_refused_and_ingest_stays_stopped() {
         error,
         IngestError::Refused {
             lsn: Lsn(0x100),
-            reason: Reason::NoClogPage(1),
+            reason: Reason::NoSlruPage {
+                slru: SlruKind::Clog,
+                page: 1
+            },
             ..
         }
     ));
@@ -163,7 +166,7 @@ fn clog_pages_begin_as_zeros_and_whole_segments_go() {
 #[test]
 fn what_is_not_supported_names_its_record() {
     let mut ingest = with(&[]);
-    let error = feed(&mut ingest, 0, rmgr::MULTIXACT, 0x00, &words(&[0])).unwrap_err();
+    let error = feed(&mut ingest, 0, rmgr::COMMIT_TS, 0x00, &words(&[0])).unwrap_err();
     assert!(error.to_string().contains("not supported yet"), "{error}");
     let error = feed(&mut with(&[]), 0, 99, 0x00, &[]).unwrap_err();
     assert!(matches!(error, IngestError::Decode(_)));
@@ -175,4 +178,54 @@ fn the_next_transaction_skips_the_special_ones_at_wraparound() {
     ingest.checkpoint.next_xid = 0xFFFF_FFFE;
     ingest.saw_xid(u32::MAX);
     assert_eq!(ingest.checkpoint.next_xid, 0x1_0000_0003);
+}
+
+#[test]
+fn a_multixact_writes_its_offset_the_next_one_and_its_members() {
+    let mut ingest = with(&[]);
+    let create = words(&[2047, 5, 2, 800, 0, 801, 5]);
+    let error = feed(&mut ingest.clone(), 0, rmgr::MULTIXACT, 0x20, &create).unwrap_err();
+    assert!(error.to_string().contains("never made"), "{error}");
+    feed(&mut ingest, 0, rmgr::MULTIXACT, 0x00, &words(&[0])).unwrap();
+    feed(&mut ingest, 0, rmgr::MULTIXACT, 0x10, &words(&[0])).unwrap();
+    let out = feed(&mut ingest, 0, rmgr::MULTIXACT, 0x20, &create)
+        .unwrap()
+        .0;
+    let patch = |slru, block, offset, bytes: &[u8]| {
+        let bytes = Bytes::copy_from_slice(bytes);
+        let key = Key::new(KeyKind::SlruBlock(slru, 0, block));
+        (key, Value::Patch { offset, bytes })
+    };
+    let (offsets, members) = (SlruKind::MultiXactOffsets, SlruKind::MultiXactMembers);
+    for wanted in [
+        patch(offsets, 0, 8188, &[5, 0, 0, 0]),
+        patch(offsets, 1, 0, &[7, 0, 0, 0]),
+        patch(members, 0, 21, &[0]),
+        patch(members, 0, 28, &800_u32.to_le_bytes()),
+        patch(members, 0, 22, &[5]),
+        patch(members, 0, 32, &801_u32.to_le_bytes()),
+    ] {
+        assert!(out.contains(&wanted), "{wanted:?} in {out:?}");
+    }
+    let checkpoint = ingest.checkpoint();
+    assert_eq!(
+        (checkpoint.next_multi, checkpoint.next_multi_offset),
+        (2048, 7)
+    );
+    assert_eq!(checkpoint.next_xid, 802);
+}
+
+#[test]
+fn a_relation_map_is_stored_whole_and_without_its_header() {
+    let mut map = words(&[0x0059_2717, 1, 1259, 16_999]);
+    map.resize(504, 0);
+    map.extend(words(&[0x5B27_B439])); // CRC-32C of what is before
+    map.resize(512, 0);
+    let mut main = words(&[5, 1663, 512]);
+    main.extend(&map);
+    let out = feed(&mut with(&[]), 0, rmgr::RELMAP, 0x00, &main)
+        .unwrap()
+        .0;
+    let key = Key::new(KeyKind::RelMap { spc: 1663, db: 5 });
+    assert_eq!(out, [(key, Value::Image(map.into()))]);
 }

@@ -1,0 +1,123 @@
+//! Multixacts: offsets into a list of members, kept in two SLRUs.
+
+use bytes::Bytes;
+use ids::{KeyKind, SlruKind};
+use pg::rmgr::{MultiXactMember, MultiXactRecord};
+
+use super::directory::slru_place;
+use super::{Changes, Ingest, Reason};
+use crate::value::Value;
+
+const OFFSETS_PER_PAGE: u32 = 8192 / 4;
+const MEMBERS_PER_GROUP: u32 = 4;
+/// Four bytes of flags, then four transactions.
+const GROUP_BYTES: u32 = 20;
+const GROUPS_PER_PAGE: u32 = 8192 / GROUP_BYTES;
+const MEMBERS_PER_PAGE: u32 = GROUPS_PER_PAGE * MEMBERS_PER_GROUP;
+
+impl Ingest {
+    pub(super) fn multixact(
+        &mut self,
+        record: MultiXactRecord,
+        out: &mut Changes,
+    ) -> Result<(), Reason> {
+        let directory = &mut self.directory;
+        match record {
+            MultiXactRecord::ZeroOffsetsPage(page) => {
+                directory.zero_page(SlruKind::MultiXactOffsets, page, out);
+            }
+            MultiXactRecord::ZeroMembersPage(page) => {
+                directory.zero_page(SlruKind::MultiXactMembers, page, out);
+            }
+            MultiXactRecord::Create {
+                multi,
+                offset,
+                members,
+            } => self.create_multi(multi, offset, &members, out)?,
+            MultiXactRecord::Truncate { .. } => return Err(Reason::Unsupported),
+        }
+        Ok(())
+    }
+
+    fn create_multi(
+        &mut self,
+        multi: u32,
+        offset: u32,
+        members: &[MultiXactMember],
+        out: &mut Changes,
+    ) -> Result<(), Reason> {
+        // Neither 0 is a valid number: both mean "none".
+        let next_multi = multi.wrapping_add(1).max(1);
+        let next_offset = offset.wrapping_add(members.len() as u32);
+        self.set_offset(multi, offset, out)?;
+        // Where this one's members end is where the next one's begin: later minor releases rely
+        // on it being there before the next one is made, also at the start of a page.
+        let next_page = next_multi / OFFSETS_PER_PAGE;
+        let slru = SlruKind::MultiXactOffsets;
+        if !self.directory.has_page(slru, next_page) {
+            self.directory.zero_page(slru, next_page, out);
+        }
+        self.set_offset(next_multi, next_offset.max(1), out)?;
+        for (index, member) in (0_u32..).zip(members) {
+            self.set_member(offset.wrapping_add(index), member, out)?;
+            self.saw_xid(member.xid);
+        }
+        let checkpoint = &mut self.checkpoint;
+        if is_ahead(next_multi, checkpoint.next_multi) {
+            checkpoint.next_multi = next_multi;
+        }
+        if is_ahead(next_offset, checkpoint.next_multi_offset) {
+            checkpoint.next_multi_offset = next_offset;
+        }
+        Ok(())
+    }
+
+    fn set_offset(&self, multi: u32, offset: u32, out: &mut Changes) -> Result<(), Reason> {
+        let at = multi % OFFSETS_PER_PAGE * 4;
+        let page = multi / OFFSETS_PER_PAGE;
+        self.patch(
+            (SlruKind::MultiXactOffsets, page),
+            at,
+            &offset.to_le_bytes(),
+            out,
+        )
+    }
+
+    fn set_member(
+        &self,
+        offset: u32,
+        member: &MultiXactMember,
+        out: &mut Changes,
+    ) -> Result<(), Reason> {
+        let page = (SlruKind::MultiXactMembers, offset / MEMBERS_PER_PAGE);
+        let group = offset / MEMBERS_PER_GROUP % GROUPS_PER_PAGE * GROUP_BYTES;
+        let index = offset % MEMBERS_PER_GROUP;
+        self.patch(page, group + index, &[member.status as u8], out)?;
+        let at = group + 4 + index * 4;
+        self.patch(page, at, &member.xid.to_le_bytes(), out)
+    }
+
+    fn patch(
+        &self,
+        (slru, page): (SlruKind, u32),
+        at: u32,
+        bytes: &[u8],
+        out: &mut Changes,
+    ) -> Result<(), Reason> {
+        if !self.directory.has_page(slru, page) {
+            return Err(Reason::NoSlruPage { slru, page });
+        }
+        let (segment, block) = slru_place(page);
+        let patch = Value::Patch {
+            offset: at as u16, // within a page
+            bytes: Bytes::copy_from_slice(bytes),
+        };
+        out.put(KeyKind::SlruBlock(slru, segment, block), patch);
+        Ok(())
+    }
+}
+
+/// Whether `a` comes after `b`, modulo 2^32.
+const fn is_ahead(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b).cast_signed() > 0
+}
