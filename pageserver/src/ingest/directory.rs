@@ -20,6 +20,8 @@ pub(crate) struct Directory {
     pub(crate) forks: BTreeMap<RelTag, u32>,
     /// The length of every SLRU segment, in blocks.
     pub(crate) slru: BTreeMap<(SlruKind, u32), u32>,
+    /// Transactions that are prepared and have not ended.
+    pub(crate) prepared: BTreeSet<u32>,
 }
 
 /// Segment and block of a page of an SLRU.
@@ -125,6 +127,23 @@ impl Directory {
         }
     }
 
+    pub(super) fn add_prepared(&mut self, xid: u32, file: Bytes, out: &mut Changes) {
+        self.prepared.insert(xid);
+        out.put(KeyKind::TwoPhaseFiles, Value::ListAdd(prepared_item(xid)));
+        out.put(KeyKind::TwoPhase(u64::from(xid)), Value::Image(file));
+    }
+
+    /// Answers whether it was there.
+    pub(super) fn drop_prepared(&mut self, xid: u32, out: &mut Changes) -> bool {
+        let was_there = self.prepared.remove(&xid);
+        if was_there {
+            let item = prepared_item(xid);
+            out.put(KeyKind::TwoPhaseFiles, Value::ListRemove(item));
+            out.put(KeyKind::TwoPhase(u64::from(xid)), Value::Gone);
+        }
+        was_there
+    }
+
     /// Removes the segments all of whose pages come before `first`, as `precedes` counts.
     pub(super) fn cut_slru(
         &mut self,
@@ -150,6 +169,10 @@ fn fork_item(fork: RelTag) -> Bytes {
     let mut item = fork.rel.to_be_bytes().to_vec();
     item.push(fork.fork as u8);
     item.into()
+}
+
+fn prepared_item(xid: u32) -> Bytes {
+    Bytes::copy_from_slice(&u64::from(xid).to_be_bytes())
 }
 
 fn length(blocks: u32) -> Value {

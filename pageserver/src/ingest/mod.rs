@@ -1,8 +1,8 @@
 //! Turns decoded records into values. No I/O: the caller feeds records in order and stores what
 //! comes out at the record's end.
 //!
-//! PostgreSQL 15. The truncation of multixacts, tablespaces, commit timestamps, replication origins,
-//! prepared transactions and databases copied as files are not supported yet: such a record stops
+//! PostgreSQL 15. The truncation of multixacts, tablespaces, commit timestamps, replication origins
+//! and databases copied as files are not supported yet: such a record stops
 //! ingest, since half a record would lose data in silence.
 
 mod directory;
@@ -15,8 +15,8 @@ use ids::{Fork, Key, KeyKind, Lsn, SlruKind};
 use pg::PgMajor;
 use pg::control::CheckPoint;
 use pg::rmgr::{
-    ClogRecord, DatabaseRecord, Finish, Outcome, Payload, StandbyRecord, StorageRecord, XactRecord,
-    XlogRecord, truncate_flags,
+    ClogRecord, DatabaseRecord, Finish, Outcome, Payload, Prepare, StandbyRecord, StorageRecord,
+    XactRecord, XlogRecord, truncate_flags,
 };
 use pg::wal::{DecodeError, Record, rmgr};
 use redo::vm;
@@ -54,6 +54,8 @@ pub(crate) enum Reason {
     Unsupported,
     #[error("page {page} of {} was never made", slru.directory())]
     NoSlruPage { slru: SlruKind, page: u32 },
+    #[error("transaction {0} was never prepared")]
+    NotPrepared(u32),
     /// C3: a next transaction that is too low would hide rows.
     #[error("the next transaction is {found}, below {seen}, though all before that were seen")]
     NextXid { found: u64, seen: u64 },
@@ -168,6 +170,7 @@ impl Ingest {
             Payload::Standby(_) => {}
             Payload::Xlog(xlog) => self.xlog(xlog)?,
             Payload::Xact(XactRecord::Finish(finish)) => self.finish(&finish, out)?,
+            Payload::Xact(XactRecord::Prepare(prepare)) => self.prepare(&prepare, out)?,
             // Hints for a standby and for logical decoding.
             Payload::Xact(XactRecord::Assignment { .. } | XactRecord::Invalidations) => {}
             Payload::Storage(StorageRecord::Create(fork)) => self.directory.create_fork(fork, out),
@@ -223,13 +226,16 @@ impl Ingest {
     }
 
     fn finish(&mut self, finish: &Finish, out: &mut Changes) -> Result<(), Reason> {
-        if finish.was_prepared || finish.origin.is_some() {
+        if finish.origin.is_some() {
             return Err(Reason::Unsupported);
         }
         let status = match finish.outcome {
             Outcome::Commit => XidStatus::Committed,
             Outcome::Abort => XidStatus::Aborted,
         };
+        if finish.was_prepared && !self.directory.drop_prepared(finish.xid, out) {
+            return Err(Reason::NotPrepared(finish.xid));
+        }
         let mut xids = vec![finish.xid];
         xids.extend(&finish.subxacts);
         xids.retain(|xid| *xid >= FIRST_NORMAL_XID);
@@ -256,6 +262,18 @@ impl Ingest {
                 self.directory.drop_fork(file.fork(fork), out);
             }
         }
+        Ok(())
+    }
+
+    fn prepare(&mut self, prepare: &Prepare, out: &mut Changes) -> Result<(), Reason> {
+        if prepare.origin.lsn != Lsn(0) {
+            return Err(Reason::Unsupported);
+        }
+        for xid in prepare.subxacts.iter().chain([&prepare.xid]) {
+            self.saw_xid(*xid);
+        }
+        self.directory
+            .add_prepared(prepare.xid, prepare.state_file(), out);
         Ok(())
     }
 

@@ -229,3 +229,25 @@ fn a_relation_map_is_stored_whole_and_without_its_header() {
     let key = Key::new(KeyKind::RelMap { spc: 1663, db: 5 });
     assert_eq!(out, [(key, Value::Image(map.into()))]);
 }
+
+#[test]
+fn the_end_of_a_prepared_transaction_removes_its_state_and_sets_its_bits() {
+    // XACT_XINFO_HAS_TWOPHASE, and the transaction.
+    let mut main = vec![0; 8];
+    main.extend(words(&[1 << 4, 705]));
+    let mut ingest = with(&[]);
+    let error = feed(&mut ingest.clone(), 0, rmgr::XACT, 0xC0, &main).unwrap_err();
+    assert!(error.to_string().contains("705 was never"), "{error}");
+    let mut out = Changes::default();
+    let file = Bytes::from_static(b"state");
+    ingest.directory.add_prepared(705, file, &mut out);
+    assert_eq!(out.0.len(), 2);
+    let out = feed(&mut ingest, 0, rmgr::XACT, 0xC0, &main).unwrap().0;
+    assert!(out.contains(&(Key::new(KeyKind::TwoPhase(705)), Value::Gone)));
+    let set = Value::ClogSet {
+        status: XidStatus::Aborted,
+        xids: vec![705],
+    };
+    assert!(out.contains(&(Key::new(KeyKind::SlruBlock(SlruKind::Clog, 0, 0)), set)));
+    assert!(ingest.directory().prepared.is_empty());
+}
