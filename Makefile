@@ -31,7 +31,7 @@ unit: ## tests of every crate
 	cargo test --quiet --locked --workspace --doc
 
 audit: ## tests of what seals, stopped where a key and nonce repeat
-	cargo $(NEXTEST) --locked --package safekeeper --features nonce-audit
+	cargo $(NEXTEST) --locked --package sealed --package safekeeper --features nonce-audit
 
 doc: ## the reference builds without a warning
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items

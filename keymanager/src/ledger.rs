@@ -16,6 +16,9 @@ pub enum LedgerError {
     /// The disk failed.
     #[error("the audit ledger: {0}")]
     Io(#[from] std::io::Error),
+    /// Another process writes it.
+    #[error("the audit ledger is open in another process: one keymanager, one ledger")]
+    InUse,
     /// A record has no JSON form.
     #[error("the audit record: {0}")]
     Record(#[from] serde_json::Error),
@@ -51,7 +54,8 @@ impl Ledger {
     /// end was never synced, so no answer left on its strength.
     ///
     /// # Errors
-    /// [`LedgerError::Broken`] where the chain does not hold.
+    /// [`LedgerError::Broken`] where the chain does not hold, [`LedgerError::InUse`] where
+    /// another process has it.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
         let mut file = OpenOptions::new()
             .read(true)
@@ -59,6 +63,8 @@ impl Ledger {
             .create(true)
             .truncate(false)
             .open(path)?;
+        // A second writer would put its records where this one puts its own.
+        file.try_lock().map_err(|_| LedgerError::InUse)?;
         let (mut last, mut end, mut number) = ([0; 32], 0, 0);
         let mut reader = BufReader::new(&file);
         let mut line = Vec::new();
@@ -143,13 +149,15 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_or_removed_line_is_found() {
+    fn a_second_writer_and_a_changed_or_removed_line_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ledger");
         let mut ledger = Ledger::open(&path).unwrap();
         for record in ["one", "two", "three"] {
             ledger.append(&record).unwrap();
         }
+        assert!(matches!(Ledger::open(&path), Err(LedgerError::InUse)));
+        drop(ledger);
         let good = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, good.replace("two", "owt")).unwrap();
         assert!(matches!(

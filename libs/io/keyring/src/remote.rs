@@ -73,24 +73,31 @@ impl Connection {
         })
     }
 
-    /// The first grant that a keymanager gives. A revocation that one of them knows counts at
-    /// once; silence, or not knowing, does not keep the next one from being asked (K3).
+    /// The first grant of a keymanager whose KMS answers. A revocation that one of them knows
+    /// counts at once; silence, or not knowing, does not keep the next one from being asked (K3).
+    /// A grant without the KMS's word counts only where nobody else has that word: a keymanager
+    /// that is cut off from the KMS must not outlive a revocation that another one has seen (K2).
     pub(crate) async fn ask(&self, tenant: TenantId, path: &str) -> Result<Grant, KeyError> {
         let mut refusal = None;
+        let mut unverified = None;
         let mut silence = "none is configured".to_owned();
         let first = self.preferred.load(Ordering::Relaxed);
         for server in (0..self.servers.len()).map(|i| (first + i) % self.servers.len()) {
             match self.ask_one(server, tenant, path).await {
                 Ok((sent, answer)) => match granted(server, sent, &answer) {
-                    Ok(grant) => {
+                    Ok(grant) if answer.state == TenantState::Active => {
                         self.preferred.store(server, Ordering::Relaxed);
                         return Ok(grant);
                     }
+                    Ok(grant) => unverified = unverified.or(Some(grant)),
                     Err(revoked @ KeyError::Revoked { .. }) => return Err(revoked),
                     Err(error) => refusal = Some(error),
                 },
                 Err(detail) => silence = detail,
             }
+        }
+        if let Some(grant) = unverified {
+            return Ok(grant);
         }
         Err(refusal.unwrap_or(KeyError::Unreachable {
             tenant,
