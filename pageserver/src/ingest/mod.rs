@@ -202,6 +202,10 @@ impl Ingest {
                 checkpoint,
             } => {
                 let (seen, next_oid) = (self.checkpoint.next_xid, self.checkpoint.next_oid);
+                let multi = (
+                    self.checkpoint.next_multi,
+                    self.checkpoint.next_multi_offset,
+                );
                 if shutdown && checkpoint.next_xid < seen {
                     let found = checkpoint.next_xid;
                     return Err(Reason::NextXid { found, seen });
@@ -211,6 +215,7 @@ impl Ingest {
                     // Taken before the record was written: others may have begun since.
                     self.checkpoint.next_xid = checkpoint.next_xid.max(seen);
                     self.checkpoint.next_oid = next_oid;
+                    self.advance_multi(multi.0, multi.1);
                 }
             }
             XlogRecord::NextOid(next) => self.checkpoint.next_oid = next,

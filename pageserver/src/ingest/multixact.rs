@@ -62,6 +62,13 @@ impl Ingest {
             self.set_member(offset.wrapping_add(index), member, out)?;
             self.saw_xid(member.xid);
         }
+        self.advance_multi(next_multi, next_offset);
+        Ok(())
+    }
+
+    /// Moves the next multixact and the next member on, never back: a number given out twice
+    /// would lock the wrong rows.
+    pub(super) fn advance_multi(&mut self, next_multi: u32, next_offset: u32) {
         let checkpoint = &mut self.checkpoint;
         if is_ahead(next_multi, checkpoint.next_multi) {
             checkpoint.next_multi = next_multi;
@@ -69,7 +76,6 @@ impl Ingest {
         if is_ahead(next_offset, checkpoint.next_multi_offset) {
             checkpoint.next_multi_offset = next_offset;
         }
-        Ok(())
     }
 
     fn set_offset(&self, multi: u32, offset: u32, out: &mut Changes) -> Result<(), Reason> {

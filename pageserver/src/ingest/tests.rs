@@ -213,6 +213,18 @@ fn a_multixact_writes_its_offset_the_next_one_and_its_members() {
         (2048, 7)
     );
     assert_eq!(checkpoint.next_xid, 802);
+    // An online checkpoint may have read its numbers before that record was written.
+    let early = CheckPoint {
+        next_multi: 2047,
+        next_multi_offset: 5,
+        ..CheckPoint::default()
+    };
+    feed(&mut ingest, 0, rmgr::XLOG, 0x10, &early.encode()).unwrap();
+    let checkpoint = ingest.checkpoint();
+    assert_eq!(
+        (checkpoint.next_multi, checkpoint.next_multi_offset),
+        (2048, 7)
+    );
 }
 
 #[test]

@@ -145,10 +145,13 @@ pub(super) async fn unlink(lock: &Lock, path: &Path) -> Result<(), DiskError> {
     .await
 }
 
-/// Makes a directory, unless it is there.
+/// Makes a directory and those above it, unless they are there. The name of each is synced: a new
+/// tenant's WAL must not vanish with the entry of a directory above it.
 pub(super) async fn create_directory(path: &Path) -> Result<(), DiskError> {
     run("create", path, |path| {
+        let missing: Vec<&Path> = path.ancestors().take_while(|p| !p.exists()).collect();
         fs::create_dir_all(path)?;
+        missing.into_iter().rev().try_for_each(sync_parent)?;
         sync_parent(path)
     })
     .await
