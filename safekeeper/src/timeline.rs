@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ids::{Lsn, NodeId, Term};
-use keyring::{KeyError, Keyring};
+use keyring::{KeyError, Keyring, TenantKeys};
 use pg::wire::wal_push::{ToAcceptor, ToProposer};
 use quorum::{Acceptor, Action, Durable, EndpointEpoch, Refusal, Ticket};
 use sealed::log::Anchor;
@@ -190,11 +190,11 @@ impl Task {
             }
         };
         let store = match kept.anchor == NO_LOG {
-            true => None,
+            true => unnamed_wal(&place, keys).await.map(Err),
             false => Some(WalStore::open(place.clone(), keys, Some(&kept.anchor)).await),
         };
         match store {
-            Some(Err(error)) if is_doubt(&error) => {
+            Some(Err(error)) if is_doubt(&error) || matches!(error, OpenError::Exists(_)) => {
                 store_doubt(node, record, kept).await?;
                 Err(error.into())
             }
@@ -391,6 +391,23 @@ async fn store_doubt(
 }
 
 /// Whether the log is not what it was; a disk or key that fails may answer again later.
+/// What forbids to take a timeline without a record of its log for a new one: WAL that lies there
+/// says that the record was lost or set back, and a vote without it could lose commits (A5,
+/// FORMAT.md part 6). What an interrupted first election left holds no WAL.
+async fn unnamed_wal(place: &Place, keys: TenantKeys) -> Option<OpenError> {
+    match tokio::fs::try_exists(&place.directory).await {
+        Ok(false) => return None,
+        Ok(true) => {}
+        Err(_) => return Some(OpenError::Exists(place.directory.clone())),
+    }
+    match WalStore::open(place.clone(), keys, None).await {
+        Ok(store) if store.first_lsn() == store.end_lsn() => None,
+        Ok(_) => Some(OpenError::Exists(place.directory.clone())),
+        Err(OpenError::Empty(_)) => None,
+        Err(error) => Some(error),
+    }
+}
+
 fn is_doubt(error: &OpenError) -> bool {
     match error {
         OpenError::Empty(_)

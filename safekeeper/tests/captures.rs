@@ -148,6 +148,30 @@ async fn a_lost_log_is_refused_and_is_not_begun_anew() {
     server.stop().await;
 }
 
+/// A node that lost its acceptor record must not vote as if its WAL had never been.
+#[tokio::test]
+async fn wal_without_its_record_is_no_new_timeline() {
+    let root = tempfile::tempdir().unwrap();
+    let (client, _) = read(CAPTURE);
+    let server = Server::start(root.path()).await;
+    push(&server, &client).await;
+    server.stop().await;
+    std::fs::remove_dir_all(root.path().join("state")).unwrap();
+    for _ in 0..2 {
+        let server = Server::start(root.path()).await;
+        let connected = server.connect(&client).await;
+        let mut copy = connected.query_copy_both(PUSH).await.unwrap();
+        copy.write_copy(&client[0]).await.unwrap();
+        copy.flush().await.unwrap();
+        let refused = copy.read_copy().await;
+        assert!(
+            matches!(refused, Err(service::libpq::WireError::Server { .. })),
+            "{refused:?}"
+        );
+        server.stop().await;
+    }
+}
+
 fn files(directory: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
