@@ -95,3 +95,81 @@ pub struct PageserverStatus {
     /// Where ingest stopped for good, and why.
     pub stopped: Option<String>,
 }
+
+/// Attaches a timeline at a pageserver (D1), or tells it of other safekeepers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachTimeline {
+    /// Who keeps its WAL; with no members nothing is ingested.
+    pub safekeepers: SafekeeperSet,
+}
+
+/// What an import of a data directory has made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// The end of the directory's WAL: where the timeline's own WAL begins.
+    pub start_lsn: Lsn,
+    /// The last record before.
+    pub previous_record: Lsn,
+    /// PostgreSQL's major version.
+    pub pg_major: u32,
+    /// The system identifier.
+    pub system_id: u64,
+    /// Size of a WAL segment in bytes.
+    pub wal_segment_bytes: u64,
+}
+
+/// The first member of a base backup, [`BACKUP_MEMBER`]: as of when it is, and what the
+/// synthetic shutdown checkpoint is made of (C3).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backup {
+    /// The end of the last record at or before the LSN that was asked for.
+    pub lsn: Lsn,
+    /// Where that record begins; 0 where the timeline has none of its own.
+    pub previous_record: Lsn,
+    /// PostgreSQL's major version.
+    pub pg_major: u32,
+    /// The system identifier.
+    pub system_id: u64,
+    /// Size of a WAL segment in bytes.
+    pub wal_segment_bytes: u64,
+    /// PostgreSQL's `CheckPoint` as of `lsn`: 88 bytes in hexadecimal.
+    pub checkpoint: String,
+}
+
+/// The name of [`Backup`], as JSON, in the archive.
+pub const BACKUP_MEMBER: &str = "redoubt.backup";
+
+/// How a point in time relates to a timeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeRelation {
+    /// Commits lie before and after it.
+    Present,
+    /// The last commit lies before it.
+    Future,
+    /// The first commit lies after it.
+    Past,
+    /// There is no commit.
+    NoData,
+}
+
+/// Where a timeline was at a point in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LsnAtTime {
+    /// The end of the last record that committed at or before it.
+    pub lsn: Lsn,
+    /// How it lies.
+    pub relation: TimeRelation,
+}
+
+/// The path of all timelines of a tenant, on pageservers and safekeepers.
+#[must_use]
+pub fn timelines_path(tenant: TenantId) -> String {
+    format!("/v1/tenants/{tenant}/timelines")
+}
+
+/// The path of one timeline, on pageservers and safekeepers.
+#[must_use]
+pub fn timeline_path(tenant: TenantId, timeline: TimelineId) -> String {
+    format!("/v1/tenants/{tenant}/timelines/{timeline}")
+}
