@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::{Certificate, Identity, Method, StatusCode, Url};
+use reqwest::{Body, Certificate, Identity, Method, RequestBuilder, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -167,29 +167,59 @@ impl Client {
         self.send(Method::DELETE, path, None).await.map(drop)
     }
 
+    /// `POST` of a body that is sent as it comes, answered by JSON. It may take `longest`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn post_stream<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Body,
+        longest: Duration,
+    ) -> Result<T, ClientError> {
+        let request = self
+            .request(Method::POST, path)?
+            .timeout(longest)
+            .header("content-type", "application/x-tar")
+            .body(body);
+        self.parse(path, &self.answer(path, request).await?)
+    }
+
     async fn send(
         &self,
         method: Method,
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<Bytes, ClientError> {
-        let url = self
-            .base
-            .join(path)
-            .map_err(|_| ClientError::BadUrl(path.to_owned()))?;
-        let lost = |source| ClientError::NoAnswer {
-            url: url.to_string(),
-            source,
-        };
-        let mut request = self.http.request(method, url.clone());
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
+        let mut request = self.request(method, path)?;
         if let Some(body) = body {
             request = request
                 .header("content-type", "application/json")
                 .body(body);
         }
+        self.answer(path, request).await
+    }
+
+    fn url(&self, path: &str) -> Result<Url, ClientError> {
+        self.base
+            .join(path)
+            .map_err(|_| ClientError::BadUrl(path.to_owned()))
+    }
+
+    fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, ClientError> {
+        let request = self.http.request(method, self.url(path)?);
+        Ok(match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        })
+    }
+
+    async fn answer(&self, path: &str, request: RequestBuilder) -> Result<Bytes, ClientError> {
+        let url = self.url(path)?;
+        let lost = |source| ClientError::NoAnswer {
+            url: url.to_string(),
+            source,
+        };
         let mut answer = request.send().await.map_err(lost)?;
         let status = answer.status();
         let mut bytes = Vec::new();

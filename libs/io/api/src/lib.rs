@@ -8,3 +8,5 @@ pub mod timeline;
 
 pub use client::{Client, ClientError};
 pub use grade::{ErrorBody, Grade};
+/// The body of [`Client::post_stream`].
+pub use reqwest::Body;
