@@ -227,6 +227,30 @@ impl Acceptor {
         true
     }
 
+    /// Makes this node a learner: its log turned out to be damaged (A5).
+    pub fn doubt(&mut self, out: &mut Vec<Action>) {
+        if !self.state.learner {
+            self.state.learner = true;
+            self.persist(out);
+        }
+    }
+
+    /// Whether an append of this generation and term would be taken, were it to begin at the end
+    /// of the log (A4).
+    #[must_use]
+    pub fn follows(&self, generation: Generation, term: Term) -> bool {
+        !self.state.learner
+            && generation == self.state.membership.generation
+            && term == self.state.term
+            && term == self.state.history.last_term()
+    }
+
+    /// The end of the log, with what is not durable yet.
+    #[must_use]
+    pub fn write(&self) -> Lsn {
+        self.write
+    }
+
     /// The record as it was asked to be stored last, with the commit position of now.
     #[must_use]
     pub fn state(&self) -> &Durable {

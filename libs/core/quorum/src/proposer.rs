@@ -2,12 +2,13 @@
 //!
 //!   P1  the new log is that of the voter with the highest (last term, flush);
 //!   P2  nothing counts as committed unless a majority has it and it reaches the term's start;
-//!   P3  a proposer that saw a higher term has lost for good: a new one is made.
+//!   P3  a proposer that saw a higher term has lost for good: a new one is made;
+//!   P4  WAL is forgotten only below the commit position: what is forgotten a donor has.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use ids::{Generation, Lsn, NodeId, TenantId, Term, TimelineId};
 use pg::wire::wal_push::{
     APPEND_BYTES_MAX, AcceptorGreeting, AppendAnswer, AppendRequest, Elected, Member, Membership,
@@ -17,8 +18,13 @@ use pg::wire::wal_push::{
 
 use crate::History;
 
-/// The most WAL that is under way to one safekeeper.
+/// The most WAL that is under way to one safekeeper: sent and not answered. An answer need not
+/// name the end of what it answers, because safekeepers keep the torn end of a record back.
 pub const WINDOW_BYTES_MAX: u64 = 1024 * 1024;
+/// The committed WAL that is kept for safekeepers that are behind (P4).
+pub const KEPT_BYTES_MAX: u64 = 64 << 20;
+/// The most WAL that is asked of a donor at a time.
+pub const NEED_BYTES_MAX: u64 = 4 << 20;
 
 /// What a proposer is told at its start.
 #[derive(Debug, Clone)]
@@ -51,7 +57,8 @@ pub enum Effect {
         /// Where its WAL starts.
         start: Lsn,
     },
-    /// `to` lacks WAL that the proposer does not hold: read it from `donor` and supply it.
+    /// `to` lacks WAL that the proposer does not hold, or not any more: read it from `donor`, in
+    /// this proposer's term, and supply it. A beginning of it will do, and none of it asks again.
     NeedWal {
         /// Who lacks it.
         to: NodeId,
@@ -88,7 +95,16 @@ struct Peer {
     /// Survive the connection: what this node has said once it must not take back.
     term_seen: Term,
     flush_seen: Lsn,
-    asked: bool,
+    /// What a donor is being asked for.
+    asked: Option<Range<Lsn>>,
+    /// The lengths of appends without an answer.
+    unanswered: VecDeque<u64>,
+}
+
+impl Peer {
+    fn under_way(&self) -> u64 {
+        self.unanswered.iter().sum()
+    }
 }
 
 /// The state machine, for one term.
@@ -103,8 +119,10 @@ pub struct Proposer {
     start: Lsn,
     truncate: Lsn,
     commit: Lsn,
-    /// WAL from `start` on.
+    /// WAL from `base` on, which is `start` until something is forgotten (P4).
     wal: BytesMut,
+    base: Lsn,
+    kept_bytes_max: u64,
 }
 
 impl Proposer {
@@ -127,7 +145,16 @@ impl Proposer {
             truncate: Lsn::INVALID,
             commit: Lsn::INVALID,
             wal: BytesMut::new(),
+            base: Lsn::INVALID,
+            kept_bytes_max: KEPT_BYTES_MAX,
         }
+    }
+
+    /// Keeps at most `bytes` of committed WAL, in place of [`KEPT_BYTES_MAX`].
+    #[must_use]
+    pub fn keeping(mut self, bytes: u64) -> Self {
+        self.kept_bytes_max = bytes;
+        self
     }
 
     /// A connection to `node` is there, in place of any before.
@@ -163,7 +190,8 @@ impl Proposer {
 
     /// New WAL of Postgres; answers whether it continues what was offered before.
     pub fn offer(&mut self, at: Lsn, wal: &[u8], out: &mut Vec<Effect>) -> bool {
-        if self.phase != Phase::Leading || at != self.end() {
+        let fits = at.checked_add(wal.len() as u64).is_some();
+        if self.phase != Phase::Leading || at != self.end() || !fits {
             return false;
         }
         self.wal.extend_from_slice(wal);
@@ -173,19 +201,25 @@ impl Proposer {
 
     /// WAL that was asked for with [`Effect::NeedWal`].
     pub fn supply(&mut self, node: NodeId, at: Lsn, wal: &Bytes, out: &mut Vec<Effect>) {
-        let start = self.start;
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
-        peer.asked = false;
-        if peer.next != Some(at) || at + wal.len() as u64 > start || self.phase != Phase::Leading {
+        let Some(asked) = peer.asked.take() else {
+            return;
+        };
+        let end = at.checked_add(wal.len() as u64);
+        let Some(end) = end.filter(|end| *end <= asked.end) else {
+            return;
+        };
+        if peer.next != Some(at) || self.phase != Phase::Leading {
             return;
         }
-        peer.next = Some(at + wal.len() as u64);
-        for piece in (0..wal.len()).step_by(APPEND_BYTES_MAX) {
-            let end = wal.len().min(piece + APPEND_BYTES_MAX);
-            let message = self.append(at + piece as u64, wal.slice(piece..end));
-            out.push(Effect::Send(node, message));
+        peer.next = Some(end);
+        let mut begin = at;
+        for piece in wal.chunks(APPEND_BYTES_MAX) {
+            let message = self.append(begin, wal.slice_ref(piece));
+            begin = begin + piece.len() as u64;
+            self.send_append(node, message, out);
         }
         self.pump(node, out);
     }
@@ -199,7 +233,8 @@ impl Proposer {
     /// The end of all WAL offered.
     #[must_use]
     pub fn end(&self) -> Lsn {
-        self.start + self.wal.len() as u64
+        // `offer` refuses what would pass the last position.
+        Lsn(self.base.0.saturating_add(self.wal.len() as u64))
     }
 
     fn on_greeting(&mut self, node: NodeId, m: AcceptorGreeting, out: &mut Vec<Effect>) {
@@ -290,6 +325,7 @@ impl Proposer {
         let Some(history) = History::new(entries) else {
             return self.lose(self.term, out);
         };
+        self.base = self.start;
         self.history = history;
         self.phase = Phase::Leading;
         out.push(Effect::Won {
@@ -335,7 +371,7 @@ impl Proposer {
         // Nothing missing: an empty append, so that the node says where it is.
         if at == self.end() {
             let message = self.append(at, Bytes::new());
-            out.push(Effect::Send(node, message));
+            self.send_append(node, message, out);
         }
         self.pump(node, out);
     }
@@ -352,11 +388,37 @@ impl Proposer {
         };
         peer.flush = peer.flush.max(m.flush);
         peer.flush_seen = peer.flush_seen.max(m.flush);
-        if let Some(feedback) = m.feedback {
-            out.push(Effect::Feedback(feedback));
+        match m.feedback {
+            // Nobody asked for this one.
+            Some(feedback) => out.push(Effect::Feedback(feedback)),
+            None => drop(peer.unanswered.pop_front()),
         }
         self.advance_commit(out);
+        self.forget();
         self.pump(node, out);
+        // It may be the donor that others wait for.
+        let base = self.base;
+        let behind = |p: &Peer| p.asked.is_none() && p.next.is_some_and(|next| next < base);
+        let waiting: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(n, p)| **n != node && behind(p))
+            .map(|p| *p.0)
+            .collect();
+        waiting.into_iter().for_each(|n| self.pump(n, out));
+    }
+
+    /// P4. What every safekeeper has is not needed again, and for those that are far behind a
+    /// donor will do. A node keeps the end of a torn record back and loses it with its connection,
+    /// so what it has is what it called flushed, not what it was sent.
+    fn forget(&mut self) {
+        let everywhere = self.peers.values().map(|p| p.flush).min();
+        let far_behind = Lsn(self.end().0.saturating_sub(self.kept_bytes_max));
+        let to = everywhere.unwrap_or_default().max(far_behind);
+        let to = to.min(self.commit).max(self.base);
+        let bytes = usize::try_from(to - self.base).unwrap_or(usize::MAX);
+        self.wal.advance(bytes.min(self.wal.len()));
+        self.base = to;
     }
 
     /// P2.
@@ -392,7 +454,7 @@ impl Proposer {
                 .collect();
             for node in even {
                 let message = self.append(self.end(), Bytes::new());
-                out.push(Effect::Send(node, message));
+                self.send_append(node, message, out);
             }
         }
     }
@@ -405,46 +467,54 @@ impl Proposer {
     /// Sends what the window of `node` has room for.
     fn pump(&mut self, node: NodeId, out: &mut Vec<Effect>) {
         loop {
-            let (start, end) = (self.start, self.end());
+            let (base, end) = (self.base, self.end());
             let donor = self.donor(node);
             let Some(peer) = self.peers.get_mut(&node) else {
                 return;
             };
-            let Some(next) = peer.next.filter(|n| *n < end) else {
+            let Some(next) = peer.next.filter(|n| *n < end || *n < base) else {
                 return;
             };
-            if next < start {
-                if let (false, Some(donor)) = (peer.asked, donor) {
-                    peer.asked = true;
+            if peer.under_way() >= WINDOW_BYTES_MAX {
+                return;
+            }
+            if next < base {
+                if let (None, Some(donor)) = (&peer.asked, donor) {
+                    let end = base.min(Lsn(next.0.saturating_add(NEED_BYTES_MAX)));
+                    peer.asked = Some(next..end);
                     out.push(Effect::NeedWal {
                         to: node,
                         donor,
-                        range: next..start,
+                        range: next..end,
                     });
                 }
                 return;
             }
-            let under_way = next.0.saturating_sub(peer.flush.0.max(start.0));
-            if under_way >= WINDOW_BYTES_MAX {
-                return;
-            }
-            let from = (next - start) as usize;
-            let len = (self.wal.len() - from).min(APPEND_BYTES_MAX);
-            peer.next = Some(next + len as u64);
-            let wal = Bytes::copy_from_slice(&self.wal[from..from + len]);
+            let from = usize::try_from(next - base).unwrap_or(usize::MAX);
+            let rest = self.wal.get(from..).unwrap_or_default();
+            let wal = Bytes::copy_from_slice(&rest[..rest.len().min(APPEND_BYTES_MAX)]);
+            peer.next = Some(next + wal.len() as u64);
             let message = self.append(next, wal);
-            out.push(Effect::Send(node, message));
+            self.send_append(node, message, out);
         }
     }
 
-    /// A voter whose log was the new one, or one that has caught up since.
+    fn send_append(&mut self, node: NodeId, message: ToAcceptor, out: &mut Vec<Effect>) {
+        if let (ToAcceptor::Append(m), Some(peer)) = (&message, self.peers.get_mut(&node)) {
+            peer.unanswered.push_back(m.wal.len() as u64);
+        }
+        out.push(Effect::Send(node, message));
+    }
+
+    /// One that has all that the proposer does not hold: a voter whose log was the new one, as
+    /// long as nothing was forgotten, or one that has said so in this term.
     fn donor(&self, not: NodeId) -> Option<NodeId> {
         let has = |p: &Peer| {
             let voted = |v: &VoteAnswer| {
                 let theirs = History::new(v.history.clone())?;
                 theirs.common_point(v.flush, &self.history)
             };
-            p.flush >= self.start || p.vote.as_ref().and_then(voted) >= Some(self.start)
+            p.flush >= self.base || p.vote.as_ref().and_then(voted) >= Some(self.base)
         };
         self.peers
             .iter()

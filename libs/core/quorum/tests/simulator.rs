@@ -14,15 +14,18 @@ const START: u64 = 0x1000;
 #[test]
 fn acknowledged_wal_survives_any_minority() {
     let count = std::env::var("REDOUBT_SIM_SEEDS").map_or(300, |n| n.parse().unwrap());
-    let mut committed = 0;
+    let (mut committed, mut from_donors) = (0, 0);
     for seed in 0..count {
         let run = std::panic::catch_unwind(|| {
             let mut cluster = Cluster::new(seed, [3, 3, 5, 1][(seed % 4) as usize]);
             (0..1500).for_each(|_| cluster.step());
-            cluster.check.committed.len()
+            (cluster.check.committed.len(), cluster.from_donors)
         });
-        committed += run.unwrap_or_else(|_| panic!("failed at seed {seed}"));
+        let (bytes, donors) = run.unwrap_or_else(|_| panic!("failed at seed {seed}"));
+        committed += bytes;
+        from_donors += donors;
     }
+    assert!(from_donors as u64 > count / 4, "{from_donors} donors asked");
     // A simulator in which nothing happens proves nothing.
     assert!(
         committed as u64 > count * 100,
@@ -35,6 +38,7 @@ struct Node {
     disk: (Durable, Vec<u8>),
     /// Writes and answers in order: an answer waits for what stands before it.
     queue: Vec<(usize, Action)>,
+    durable: Ticket,
 }
 
 enum Message {
@@ -48,6 +52,8 @@ struct Cluster {
     proposers: Vec<(Proposer, bool)>,
     network: Vec<(usize, NodeId, Message)>,
     check: Check,
+    /// How often WAL that a proposer had forgotten came from a donor.
+    from_donors: usize,
 }
 
 impl Cluster {
@@ -60,6 +66,7 @@ impl Cluster {
                     acceptor,
                     disk: Default::default(),
                     queue: vec![],
+                    durable: Ticket(0),
                 },
             )
         };
@@ -72,6 +79,7 @@ impl Cluster {
             proposers: vec![],
             network: vec![],
             check,
+            from_donors: 0,
         };
         cluster.replace_proposer();
         cluster
@@ -141,17 +149,20 @@ impl Cluster {
                     assert_eq!(n.disk.1.len() as u64 + START, at.0, "a hole in the log");
                     n.disk.1.extend_from_slice(&wal);
                     done = Some(ticket);
+                    n.durable = ticket;
                 }
                 Action::Truncate { ticket, to, .. } => {
                     n.disk.1.truncate((to.0 - START) as usize);
                     done = Some(ticket);
+                    n.durable = ticket;
                 }
                 Action::Persist { ticket, state } => {
                     n.disk.0 = *state;
                     done = Some(ticket);
+                    n.durable = ticket;
                 }
                 Action::Send { message, after } => {
-                    assert!(after <= done.or(after), "sent before its write");
+                    assert!(after <= Some(n.durable), "sent before its write");
                     self.network.push((p, node, Message::Up(message)));
                 }
                 Action::Close(_) => {}
@@ -165,6 +176,7 @@ impl Cluster {
     fn crash(&mut self, node: NodeId) {
         let n = self.nodes.get_mut(&node).unwrap();
         n.queue.clear();
+        n.durable = Ticket(0);
         let started = !n.disk.0.history.entries().is_empty();
         let flush = if started {
             START + n.disk.1.len() as u64
@@ -195,6 +207,8 @@ impl Cluster {
             safekeepers: self.nodes.keys().copied().collect(),
             start: Lsn(START),
         });
+        // So little that nodes which are behind need donors.
+        let proposer = proposer.keeping(self.random.below(600) as u64);
         self.proposers.push((proposer, false));
         (1..=self.nodes.len() as u64).for_each(|n| self.reconnect(NodeId(n)));
     }
@@ -221,6 +235,7 @@ impl Cluster {
                     self.check.commit(p, lsn, &logs);
                 }
                 Effect::NeedWal { to, donor, range } => {
+                    self.from_donors += 1;
                     let bytes = (range.start.0 - START) as usize..(range.end.0 - START) as usize;
                     let Some(wal) = self.nodes[&donor].disk.1.get(bytes) else {
                         continue;

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use ids::{Generation, Lsn, NodeId, TenantId, TimelineId};
 use pg::wire::wal_push::{Member, Membership, ProposerGreeting, ToAcceptor, ToProposer};
-use quorum::{Acceptor, Action, Durable, Effect, EndpointEpoch, Proposer, ProposerConfig};
+use quorum::{Acceptor, Action, Durable, Effect, EndpointEpoch, Proposer, ProposerConfig, Ticket};
 
 const START: u64 = 0x1000;
 
@@ -22,6 +22,7 @@ struct Node {
     acceptor: Acceptor,
     record: Durable,
     log: Vec<u8>,
+    durable: Ticket,
 }
 
 struct Compute {
@@ -216,19 +217,21 @@ impl World {
                     Action::Append { ticket, at, wal } => {
                         assert_eq!(place.log.len() as u64 + START, at.0, "a hole in the log");
                         place.log.extend_from_slice(&wal);
-                        done = Some(ticket);
+                        (done, place.durable) = (Some(ticket), ticket);
                     }
                     Action::Truncate { ticket, to, .. } => {
                         place.log.truncate((to.0 - START) as usize);
-                        done = Some(ticket);
+                        (done, place.durable) = (Some(ticket), ticket);
                     }
                     Action::Persist { ticket, state } => {
                         place.record = *state;
-                        done = Some(ticket);
+                        (done, place.durable) = (Some(ticket), ticket);
                     }
-                    Action::Send { message, .. } => self
-                        .network
-                        .extend(name.map(|n| (n.to_owned(), node, Message::Up(message)))),
+                    Action::Send { message, after } => {
+                        assert!(after <= Some(place.durable), "answered before its write");
+                        let up = name.map(|n| (n.to_owned(), node, Message::Up(message)));
+                        self.network.extend(up);
+                    }
                     Action::Close(refusal) => {
                         self.tell(format!("{node} closes: {refusal}"));
                         if let Some(name) = name {
@@ -293,6 +296,7 @@ impl Node {
             acceptor,
             record,
             log,
+            durable: Ticket(0),
         };
         (name, node)
     }
@@ -310,6 +314,7 @@ impl Node {
             false => Lsn(START + self.log.len() as u64),
         };
         self.acceptor = Acceptor::restore(NodeId(name), self.record.clone(), flush, doubted);
+        self.durable = Ticket(0);
     }
 }
 
