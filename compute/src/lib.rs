@@ -1,1 +1,11 @@
-//! (contract pending)
+//! The agent beside one PostgreSQL: gives it a sealed disk whose key lives as long as the
+//! lease, a base backup to start from, and the one standby that makes its commits durable.
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod deadline;
+pub mod door;
+pub mod inside;
+pub mod place;
+pub mod postgres;
+pub mod sandbox;
