@@ -1,8 +1,10 @@
 //! The client's side.
 
+use std::path::Path;
+
 use bytes::{Buf, Bytes};
 use postgres_protocol::message::frontend;
-use tokio::net::{TcpStream, ToSocketAddrs};
+use tokio::net::{TcpStream, ToSocketAddrs, UnixStream};
 
 use super::conn::{CopyReader, CopyWriter};
 use super::frame::{FrameReader, FrameWriter, WireError, take_text};
@@ -43,10 +45,41 @@ impl Client {
         let socket = TcpStream::connect(addr).await?;
         socket.set_nodelay(true)?;
         let (read, write) = socket.into_split();
-        let mut client = Self {
-            reader: FrameReader::new(read),
-            writer: FrameWriter::new(write),
-        };
+        Self::begin(
+            FrameReader::new(read),
+            FrameWriter::new(write),
+            options,
+            password,
+        )
+        .await
+    }
+
+    /// As [`Self::connect`], over the Unix socket at `path`.
+    ///
+    /// # Errors
+    /// See [`WireError`].
+    pub async fn connect_unix(
+        path: impl AsRef<Path>,
+        options: &[(&str, &str)],
+        password: &str,
+    ) -> Result<Self, WireError> {
+        let (read, write) = UnixStream::connect(path).await?.into_split();
+        Self::begin(
+            FrameReader::new(read),
+            FrameWriter::new(write),
+            options,
+            password,
+        )
+        .await
+    }
+
+    async fn begin(
+        reader: FrameReader,
+        writer: FrameWriter,
+        options: &[(&str, &str)],
+        password: &str,
+    ) -> Result<Self, WireError> {
+        let mut client = Self { reader, writer };
         client.start(options)?;
         client.writer.flush().await?;
         client.authenticate(password).await?;
@@ -194,7 +227,8 @@ impl CopyStreamReader {
         loop {
             match self.0.0.next().await? {
                 (b'd', data) => return Ok(Some(data)),
-                (b'c', _) => return Ok(None),
+                // A walsender of Postgres that stops says that the command is complete, and no more.
+                (b'c' | b'C', _) => return Ok(None),
                 (b'E', body) => return Err(server_error(body)),
                 (b'S' | b'N', _) => {}
                 _ => return Err(WireError::Violation("a message that a copy does not have")),

@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{tcp, unix};
 
 /// The longest message that is taken, in bytes.
 pub const MAX_MESSAGE: usize = 32 << 20;
@@ -39,16 +39,54 @@ pub enum WireError {
     },
 }
 
+/// What comes in.
+#[derive(Debug)]
+pub(super) enum ReadHalf {
+    Tcp(tcp::OwnedReadHalf),
+    Unix(unix::OwnedReadHalf),
+}
+
+/// What goes out.
+#[derive(Debug)]
+pub(super) enum WriteHalf {
+    Tcp(tcp::OwnedWriteHalf),
+    Unix(unix::OwnedWriteHalf),
+}
+
+impl From<tcp::OwnedReadHalf> for ReadHalf {
+    fn from(half: tcp::OwnedReadHalf) -> Self {
+        Self::Tcp(half)
+    }
+}
+
+impl From<unix::OwnedReadHalf> for ReadHalf {
+    fn from(half: unix::OwnedReadHalf) -> Self {
+        Self::Unix(half)
+    }
+}
+
+impl From<tcp::OwnedWriteHalf> for WriteHalf {
+    fn from(half: tcp::OwnedWriteHalf) -> Self {
+        Self::Tcp(half)
+    }
+}
+
+impl From<unix::OwnedWriteHalf> for WriteHalf {
+    fn from(half: unix::OwnedWriteHalf) -> Self {
+        Self::Unix(half)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct FrameReader {
-    socket: OwnedReadHalf,
+    socket: ReadHalf,
     buffer: BytesMut,
 }
 
 impl FrameReader {
-    pub(super) fn new(socket: OwnedReadHalf) -> Self {
+    pub(super) fn new(socket: impl Into<ReadHalf>) -> Self {
         Self {
-            socket,
+            socket: socket.into(),
             buffer: BytesMut::with_capacity(8 << 10),
         }
     }
@@ -82,7 +120,11 @@ impl FrameReader {
     }
 
     async fn fill(&mut self) -> Result<(), WireError> {
-        match self.socket.read_buf(&mut self.buffer).await? {
+        let read = match &mut self.socket {
+            ReadHalf::Tcp(half) => half.read_buf(&mut self.buffer).await?,
+            ReadHalf::Unix(half) => half.read_buf(&mut self.buffer).await?,
+        };
+        match read {
             0 => Err(WireError::Closed),
             _ => Ok(()),
         }
@@ -113,14 +155,14 @@ fn take_message(buffer: &mut BytesMut) -> Result<Option<(u8, Bytes)>, WireError>
 
 #[derive(Debug)]
 pub(super) struct FrameWriter {
-    socket: OwnedWriteHalf,
+    socket: WriteHalf,
     pub(super) buffer: BytesMut,
 }
 
 impl FrameWriter {
-    pub(super) fn new(socket: OwnedWriteHalf) -> Self {
+    pub(super) fn new(socket: impl Into<WriteHalf>) -> Self {
         Self {
-            socket,
+            socket: socket.into(),
             buffer: BytesMut::with_capacity(8 << 10),
         }
     }
@@ -152,7 +194,11 @@ impl FrameWriter {
     /// Hands everything to the socket. Cancel-safe: the rest stays in the buffer.
     pub(super) async fn flush(&mut self) -> Result<(), WireError> {
         while !self.buffer.is_empty() {
-            if self.socket.write_buf(&mut self.buffer).await? == 0 {
+            let written = match &mut self.socket {
+                WriteHalf::Tcp(half) => half.write_buf(&mut self.buffer).await?,
+                WriteHalf::Unix(half) => half.write_buf(&mut self.buffer).await?,
+            };
+            if written == 0 {
                 return Err(WireError::Closed);
             }
         }

@@ -1,0 +1,258 @@
+//! The task that owns the proposer: events in, effects out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use ids::{Lsn, NodeId};
+use pg::wire::wal_push::{ToAcceptor, ToProposer};
+use quorum::{Effect, Proposer};
+use service::task::Shutdown;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::refill::{self, Refill};
+use super::{Elected, Offer, ProposerLost, Published, Reach};
+
+/// Small offers that wait are handed over as one of at most this.
+const COALESCED_BYTES_MAX: usize = 1 << 20;
+
+/// What other tasks tell the owner.
+pub(super) enum Event {
+    /// A connection is there, in place of any before.
+    Connected {
+        node: NodeId,
+        session: u64,
+        outbox: Outbox,
+    },
+    /// A safekeeper said something.
+    Said {
+        node: NodeId,
+        session: u64,
+        message: ToProposer,
+    },
+    /// WAL of before the term, for a safekeeper that lacks it.
+    Refilled {
+        to: NodeId,
+        at: Lsn,
+        wal: Bytes,
+        permit: OwnedSemaphorePermit,
+    },
+    /// No donor gave any; to be asked for again.
+    NotRefilled { to: NodeId },
+}
+
+/// The way to a connection. Unbounded, but not long: live WAL keeps to the proposer's window, and
+/// older WAL to its permits.
+pub(super) type Outbox = mpsc::UnboundedSender<Outgoing>;
+
+/// A message, and the permit that returns once it is written.
+pub(super) struct Outgoing {
+    pub(super) message: ToAcceptor,
+    pub(super) permit: Option<OwnedSemaphorePermit>,
+}
+
+struct Link {
+    session: u64,
+    outbox: Option<Outbox>,
+}
+
+pub(super) struct Owner {
+    proposer: Proposer,
+    reach: Arc<Reach>,
+    events: mpsc::Sender<Event>,
+    published: Published,
+    links: BTreeMap<NodeId, Link>,
+    refills: BTreeMap<NodeId, Refill>,
+    over: bool,
+}
+
+impl Owner {
+    pub(super) fn new(
+        proposer: Proposer,
+        reach: Arc<Reach>,
+        events: mpsc::Sender<Event>,
+        published: Published,
+    ) -> Self {
+        Self {
+            proposer,
+            reach,
+            events,
+            published,
+            links: BTreeMap::new(),
+            refills: BTreeMap::new(),
+            over: false,
+        }
+    }
+
+    /// Until the term is lost or `stop`; what is published after that is that it is lost.
+    pub(super) async fn run(
+        mut self,
+        mut offers: mpsc::Receiver<Offer>,
+        mut heard: mpsc::Receiver<Event>,
+        stop: Shutdown,
+    ) {
+        while !self.over {
+            let leading = self.published.elected.borrow().is_some();
+            let mut effects = Vec::new();
+            let mut permit = None;
+            tokio::select! {
+                () = stop.requested() => break,
+                event = heard.recv() => match event {
+                    Some(event) => permit = self.on_event(event, &mut effects),
+                    None => break,
+                },
+                offer = offers.recv(), if leading => match offer {
+                    Some(offer) => self.on_offer(offer, &mut offers, &mut effects),
+                    None => break,
+                },
+            }
+            self.perform(effects, permit);
+        }
+        if !self.over {
+            self.lose("the proposer was stopped".to_owned());
+        }
+    }
+
+    fn on_event(
+        &mut self,
+        event: Event,
+        effects: &mut Vec<Effect>,
+    ) -> Option<OwnedSemaphorePermit> {
+        match event {
+            Event::Connected {
+                node,
+                session,
+                outbox,
+            } => {
+                let outbox = Some(outbox);
+                self.links.insert(node, Link { session, outbox });
+                self.refills.remove(&node);
+                self.proposer.connected(node, effects);
+            }
+            Event::Said {
+                node,
+                session,
+                message,
+            } => {
+                let current = self.links.get(&node);
+                if current.is_some_and(|l| l.session == session && l.outbox.is_some()) {
+                    self.proposer.handle(node, message, effects);
+                }
+            }
+            Event::Refilled {
+                to,
+                at,
+                wal,
+                permit,
+            } => {
+                // A refill that was replaced may still have had one piece in the queue.
+                let refill = self.refills.get_mut(&to).filter(|r| r.next == at)?;
+                refill.next = at + wal.len() as u64;
+                self.proposer.supply(to, at, &wal, effects);
+                return Some(permit);
+            }
+            Event::NotRefilled { to } => {
+                let refill = self.refills.get_mut(&to)?;
+                refill.over();
+                let at = refill.next;
+                self.proposer.supply(to, at, &Bytes::new(), effects);
+            }
+        }
+        None
+    }
+
+    fn on_offer(
+        &mut self,
+        first: Offer,
+        more: &mut mpsc::Receiver<Offer>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Offer { at, mut wal } = first;
+        let mut joined = BytesMut::new();
+        while let Ok(offer) = more.try_recv() {
+            if joined.is_empty() {
+                joined.extend_from_slice(&wal);
+            }
+            if offer.at != at + joined.len() as u64 {
+                return self.lose(format!("WAL was offered out of order at {}", offer.at));
+            }
+            joined.extend_from_slice(&offer.wal);
+            if joined.len() >= COALESCED_BYTES_MAX {
+                break;
+            }
+        }
+        if !joined.is_empty() {
+            wal = joined.freeze();
+        }
+        let end = self.proposer.end();
+        if !self.proposer.offer(at, &wal, effects) {
+            self.lose(format!("WAL was offered at {at}, and {end} was expected"));
+        }
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>, mut permit: Option<OwnedSemaphorePermit>) {
+        for effect in effects {
+            if self.over {
+                return;
+            }
+            match effect {
+                Effect::Send(node, message) => {
+                    let permit = permit.take();
+                    if let Some(outbox) = self.links.get(&node).and_then(|l| l.outbox.as_ref()) {
+                        // One that has ended connects again, and is told everything anew.
+                        drop(outbox.send(Outgoing { message, permit }));
+                    }
+                }
+                Effect::Won { term, start } => {
+                    tracing::info!(%term, %start, "the term is won");
+                    let elected = Elected { term, start };
+                    self.published.elected.send_replace(Some(elected));
+                }
+                Effect::NeedWal { to, donor, range } => self.refill(to, donor, range),
+                Effect::Committed(lsn) => {
+                    self.published.committed.send_replace(lsn);
+                }
+                Effect::Feedback(feedback) => {
+                    self.published.feedback.send_replace(Some(feedback));
+                }
+                Effect::Disconnect(node) => {
+                    tracing::warn!(%node, "a safekeeper answers what it cannot: connecting again");
+                    if let Some(link) = self.links.get_mut(&node) {
+                        link.outbox = None;
+                    }
+                }
+                Effect::Lost(to) => {
+                    let ours = self.proposer.term();
+                    self.lose(format!(
+                        "term {ours} has given way to term {to} or other safekeepers"
+                    ));
+                }
+            }
+        }
+    }
+
+    fn refill(&mut self, to: NodeId, donor: NodeId, range: std::ops::Range<Lsn>) {
+        let before = self.refills.get(&to);
+        if before.is_some_and(|r| r.running() && r.next == range.start) {
+            return;
+        }
+        let failures = before.map_or(0, |r| r.failures);
+        tracing::info!(%to, %donor, from = %range.start, up_to = %range.end, failures, "a safekeeper lacks WAL");
+        let donors = refill::donors(&self.reach, to, donor);
+        let request = refill::Request {
+            to,
+            donors,
+            range,
+            term: self.proposer.term(),
+            failures,
+        };
+        let refill = Refill::start(request, Arc::clone(&self.reach), self.events.clone());
+        self.refills.insert(to, refill);
+    }
+
+    fn lose(&mut self, reason: String) {
+        tracing::warn!(%reason, "the quorum is lost");
+        self.over = true;
+        self.published.lost.send_replace(Some(ProposerLost { reason }));
+    }
+}
