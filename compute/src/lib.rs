@@ -8,4 +8,6 @@ pub mod door;
 pub mod inside;
 pub mod place;
 pub mod postgres;
+pub mod proposer;
 pub mod sandbox;
+pub mod standby;
