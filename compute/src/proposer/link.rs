@@ -144,10 +144,9 @@ impl Owed {
     fn owe(&self) {
         let (none, now) = (0, Self::now());
         // The first unanswered message counts; a failed exchange means that there is one.
-        drop(
-            self.0
-                .compare_exchange(none, now, Ordering::Relaxed, Ordering::Relaxed),
-        );
+        let _ = self
+            .0
+            .compare_exchange(none, now, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     fn paid(&self) {

@@ -3,6 +3,8 @@
 //! One task owns the pure [`quorum::Proposer`], one task per safekeeper owns its socket, and they
 //! tell each other over channels.
 
+#[cfg(test)]
+pub(crate) mod fake;
 mod link;
 mod owner;
 mod refill;

@@ -253,6 +253,8 @@ impl Owner {
     fn lose(&mut self, reason: String) {
         tracing::warn!(%reason, "the quorum is lost");
         self.over = true;
-        self.published.lost.send_replace(Some(ProposerLost { reason }));
+        self.published
+            .lost
+            .send_replace(Some(ProposerLost { reason }));
     }
 }
