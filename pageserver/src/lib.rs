@@ -9,9 +9,12 @@
     reason = "the parts are tested, but no process ingests or reads yet"
 )]
 
+mod backup;
+mod compact;
 mod ingest;
 mod layer;
 mod manifest;
 mod rebuild;
 mod timeline;
 mod value;
+mod view;

@@ -17,6 +17,11 @@ impl Collected {
         self.complete
     }
 
+    /// Says that nothing older is there.
+    pub(crate) fn end(&mut self) {
+        self.complete = true;
+    }
+
     /// Adds what an older (key, LSN) holds. Everything below a complete value is left out.
     pub(crate) fn push(&mut self, lsn: Lsn, values: Vec<Value>) {
         debug_assert!(

@@ -192,6 +192,11 @@ impl LayerIndex {
             .checked_sub(1)
     }
 
+    /// How many blocks there are.
+    pub(crate) fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
     /// Where block `n` is in the plaintext.
     pub(crate) fn range(&self, n: usize) -> Option<Range<u64>> {
         self.blocks
@@ -228,30 +233,27 @@ pub(crate) fn parse_block(mut block: Bytes) -> Result<Vec<(Key, Lsn, Bytes)>, La
     Ok(entries)
 }
 
-/// Collects what one block has of `key` at or below `lsn`. True where the block before it may
-/// have more.
+/// Collects what the entries of one block have of `key` at or below `lsn`. True where the block
+/// before it may have more.
 pub(crate) fn collect_block(
-    block: Bytes,
+    entries: &[(Key, Lsn, Bytes)],
     key: Key,
     lsn: Lsn,
     into: &mut Collected,
 ) -> Result<bool, LayerError> {
-    let entries = parse_block(block)?;
     let begins_with_key = entries.first().is_some_and(|(k, _, _)| *k == key);
-    for (_, at, bytes) in entries
-        .into_iter()
-        .rev()
-        .filter(|(k, l, _)| *k == key && *l <= lsn)
-    {
+    let end = entries.partition_point(|(k, l, _)| (*k, *l) <= (key, lsn));
+    let below = entries.get(..end).unwrap_or_default();
+    for (_, at, bytes) in below.iter().rev().take_while(|(k, _, _)| *k == key) {
         if into.is_complete() {
             return Ok(false);
         }
-        let values = value::decode(bytes).map_err(|source| LayerError::Value {
+        let values = value::decode(bytes.clone()).map_err(|source| LayerError::Value {
             key,
-            lsn: at,
+            lsn: *at,
             source,
         })?;
-        into.push(at, values);
+        into.push(*at, values);
     }
     Ok(begins_with_key && !into.is_complete())
 }
@@ -281,7 +283,7 @@ mod tests {
         while let Some(n) = next {
             let range = index.range(n).unwrap();
             let block = layer.slice(range.start as usize..range.end as usize);
-            next = if collect_block(block, key, lsn, &mut collected)? {
+            next = if collect_block(&parse_block(block)?, key, lsn, &mut collected)? {
                 n.checked_sub(1)
             } else {
                 None

@@ -1,15 +1,21 @@
-//! A layer as a sealed object: made of a memory layer, and read from the bucket by ranges.
+//! A layer as a sealed object, read from a copy on the disk or from the bucket.
 
-use bytes::Bytes;
-use ids::{FileId, Generation, Key, Lsn, TenantId, TimelineId, WrapSlot};
-use sealed::object::{self, Expected, ObjectSpec};
-use sealed::{Dek, ObjectKind};
-use store::{SealedGetError, SealedObject, SealedStore};
+use std::sync::Arc;
 
+use api::Grade;
+use ids::{FileId, Key, Lsn};
+use keyring::KeyError;
+use sealed::ObjectKind;
+use sealed::object::{Expected, OpenError};
+use store::{GetError, SealedGetError};
+
+use super::cache::Block;
 use super::collect::Collected;
-use super::file::{self, FOOTER_BYTES, LayerError, LayerIndex, LayerWriter};
+use super::file::{self, FOOTER_BYTES, LayerError, LayerIndex};
 use super::map::{LayerDescription, LayerKind};
-use super::memory::MemoryLayer;
+use super::object::LayerObject;
+pub(crate) use super::object::LayerStore;
+pub(crate) use super::writer::Place;
 
 /// Why a layer file was not read.
 #[derive(Debug, thiserror::Error)]
@@ -33,80 +39,57 @@ pub(crate) enum SealedLayerError {
     },
 }
 
-/// Where a layer belongs, and under which attachment it is written.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Place<'a> {
-    pub(crate) tenant: TenantId,
-    pub(crate) timeline: TimelineId,
-    pub(crate) generation: Generation,
-    pub(crate) created_unix: u64,
-    /// The part of the object's name before the layer's own.
-    pub(crate) folder: &'a str,
-}
-
-/// Seals the values of `memory`, all inside `lsns`, as a delta layer; `None` where there are none.
-pub(crate) fn seal_delta(
-    memory: &MemoryLayer,
-    place: Place<'_>,
-    lsns: (Lsn, Lsn),
-    file_id: FileId,
-    dek: &Dek,
-    slot: &WrapSlot,
-) -> Option<(LayerDescription, Bytes)> {
-    let mut writer = LayerWriter::default();
-    let mut keys: Option<(Key, Key)> = None;
-    for (key, lsn, values) in memory.iter() {
-        writer.put(key, lsn, values);
-        keys = Some((keys.map_or(key, |(first, _)| first), key));
+impl SealedLayerError {
+    /// The state of the keys, where that is why: nothing is said about the layer then.
+    pub(crate) fn into_key_error(self) -> Result<KeyError, Self> {
+        match self {
+            Self::Sealed {
+                source: SealedGetError::Key(error),
+                ..
+            } => Ok(error),
+            other => Err(other),
+        }
     }
-    let ((first_key, last_key), (low, high)) = (keys?, writer.lsns()?);
-    let (first_lsn, last_lsn) = lsns;
-    assert!(
-        first_lsn <= low && high <= last_lsn,
-        "a layer holds only LSNs of its own range"
-    );
-    // D5: the file id ends the name, so no name is ever written twice.
-    let name = format!(
-        "{first_key}-{last_key}__{:016x}-{:016x}-{file_id}",
-        first_lsn.0, last_lsn.0
-    );
-    let spec = ObjectSpec {
-        kind: ObjectKind::DeltaLayer,
-        tenant: place.tenant,
-        timeline: place.timeline,
-        generation: place.generation,
-        name: format!("{}{name}", place.folder),
-        aux: last_lsn.0,
-        created_unix: place.created_unix,
-        file_id,
-    };
-    let sealed = object::seal(&spec, dek, slot, &writer.finish());
-    let description = LayerDescription {
-        kind: LayerKind::Delta,
-        name,
-        file_id,
-        sealed_len: sealed.len() as u64,
-        first_key,
-        last_key,
-        first_lsn,
-        last_lsn,
-    };
-    Some((description, sealed))
+
+    const fn is_of_a_key(&self) -> bool {
+        matches!(
+            self,
+            Self::Sealed {
+                source: SealedGetError::Key(_),
+                ..
+            }
+        )
+    }
+
+    /// How a caller should take it.
+    pub(crate) const fn grade(&self) -> Grade {
+        match self {
+            Self::Sealed { source, .. } => match source {
+                SealedGetError::Key(error) => error.grade(),
+                SealedGetError::Get(GetError::Unavailable { .. }) => Grade::Retry,
+                SealedGetError::Get(GetError::NotFound(_)) | SealedGetError::Damaged { .. } => {
+                    Grade::DataDamaged
+                }
+            },
+            Self::OtherFile { .. } | Self::Layer { .. } => Grade::DataDamaged,
+        }
+    }
 }
 
-/// An open layer: its index is resident, its blocks are read from the bucket when asked for.
+/// An open layer: its index is resident, its blocks are read when asked for.
 pub(crate) struct SealedLayer {
     name: String,
-    object: SealedObject,
+    object: LayerObject,
     index: LayerIndex,
 }
 
 impl SealedLayer {
-    /// Opens the layer that `description` names.
+    /// Opens the layer that `description` names. A copy on the disk that is not it is removed,
+    /// and the bucket asked.
     pub(crate) async fn open(
         description: &LayerDescription,
         place: Place<'_>,
-        store: &SealedStore,
+        store: &LayerStore,
     ) -> Result<Self, SealedLayerError> {
         let kind = match description.kind {
             LayerKind::Image => ObjectKind::ImageLayer,
@@ -118,23 +101,44 @@ impl SealedLayer {
             timeline: place.timeline,
             name: format!("{}{}", place.folder, description.name),
         };
-        let layer = || expected.name.clone();
-        let refused = |source| SealedLayerError::Sealed {
-            layer: layer(),
-            source,
-        };
-        let malformed = |source| SealedLayerError::Layer {
-            layer: layer(),
-            source,
-        };
-        let object = store.open(&expected).await.map_err(refused)?;
-        let found = object.header().file_id;
-        if found != description.file_id {
-            return Err(SealedLayerError::OtherFile {
-                layer: layer(),
-                found,
-            });
+        match Self::open_copy(description, &expected, store).await {
+            Ok(Some(layer)) => return Ok(layer),
+            Ok(None) => {}
+            Err(error) if error.is_of_a_key() => return Err(error),
+            Err(error) => {
+                tracing::warn!(layer = %expected.name, %error, "a local copy is removed");
+                store.cache.remove(&expected.name);
+            }
         }
+        let refused = |source| sealed(&expected, source);
+        let object = LayerObject::open(&expected, store).await.map_err(refused)?;
+        check(description, &expected, &object)?;
+        object.bring().await.map_err(refused)?;
+        Self::with_index(&expected, object).await
+    }
+
+    async fn open_copy(
+        description: &LayerDescription,
+        expected: &Expected,
+        store: &LayerStore,
+    ) -> Result<Option<Self>, SealedLayerError> {
+        let copy = LayerObject::open_copy(expected, store).await;
+        let Some(object) = copy.map_err(|source| sealed(expected, source))? else {
+            return Ok(None);
+        };
+        check(description, expected, &object)?;
+        Ok(Some(Self::with_index(expected, object).await?))
+    }
+
+    async fn with_index(
+        expected: &Expected,
+        object: LayerObject,
+    ) -> Result<Self, SealedLayerError> {
+        let refused = |source| sealed(expected, source);
+        let malformed = |source| SealedLayerError::Layer {
+            layer: expected.name.clone(),
+            source,
+        };
         let length = object.plaintext_len();
         let footer = length.saturating_sub(FOOTER_BYTES as u64)..length;
         let footer = object.read(footer).await.map_err(refused)?;
@@ -142,7 +146,7 @@ impl SealedLayer {
         let index = object.read(range.clone()).await.map_err(refused)?;
         let index = LayerIndex::parse(&index, range.start).map_err(malformed)?;
         Ok(Self {
-            name: layer(),
+            name: expected.name.clone(),
             object,
             index,
         })
@@ -156,34 +160,104 @@ impl SealedLayer {
         into: &mut Collected,
     ) -> Result<(), SealedLayerError> {
         let mut next = self.index.last_block(key, lsn);
-        while let Some((n, range)) = next.and_then(|n| Some((n, self.index.range(n)?))) {
-            let block =
-                self.object
-                    .read(range)
-                    .await
-                    .map_err(|source| SealedLayerError::Sealed {
-                        layer: self.name.clone(),
-                        source,
-                    })?;
-            let more = file::collect_block(block, key, lsn, into).map_err(|source| {
-                SealedLayerError::Layer {
-                    layer: self.name.clone(),
-                    source,
-                }
-            })?;
+        while let Some(n) = next {
+            let block = self.block(n).await?;
+            let more = file::collect_block(&block.entries, key, lsn, into)
+                .map_err(|source| self.malformed(source))?;
             next = if more { n.checked_sub(1) } else { None };
         }
         Ok(())
     }
+
+    /// The first block that may hold keys from `key` on, for those who walk through a layer.
+    pub(crate) fn first_block(&self, key: Key) -> usize {
+        self.index.last_block(key, Lsn(0)).unwrap_or(0)
+    }
+
+    /// How many blocks there are.
+    pub(crate) fn blocks(&self) -> usize {
+        self.index.len()
+    }
+
+    /// An opened block; there are [`SealedLayer::blocks`].
+    pub(crate) async fn block(&self, n: usize) -> Result<Arc<Block>, SealedLayerError> {
+        let refused = |source| SealedLayerError::Sealed {
+            layer: self.name.clone(),
+            source,
+        };
+        let file = self.object.header().file_id;
+        // A block is used only while its lease runs (K5).
+        self.object.dek().check().map_err(|e| refused(e.into()))?;
+        if let Some(block) = self.object.cache().block(file, n) {
+            return Ok(block);
+        }
+        let outside = || self.malformed(LayerError::Malformed("no such block"));
+        let range = self.index.range(n).ok_or_else(outside)?;
+        let plain = self.object.read(range).await.map_err(refused)?;
+        let bytes = plain.len();
+        let entries = file::parse_block(plain).map_err(|source| self.malformed(source))?;
+        let block = Arc::new(Block { entries, bytes });
+        let place = (self.object.header().tenant, file, n);
+        self.object
+            .cache()
+            .put_block(place, Arc::clone(&block), self.object.dek());
+        Ok(block)
+    }
+
+    fn malformed(&self, source: LayerError) -> SealedLayerError {
+        SealedLayerError::Layer {
+            layer: self.name.clone(),
+            source,
+        }
+    }
+}
+
+fn sealed(expected: &Expected, source: SealedGetError) -> SealedLayerError {
+    SealedLayerError::Sealed {
+        layer: expected.name.clone(),
+        source,
+    }
+}
+
+/// Holds an object to what the manifest says of it.
+fn check(
+    description: &LayerDescription,
+    expected: &Expected,
+    object: &LayerObject,
+) -> Result<(), SealedLayerError> {
+    let found = object.header().file_id;
+    if found != description.file_id {
+        return Err(SealedLayerError::OtherFile {
+            layer: expected.name.clone(),
+            found,
+        });
+    }
+    if object.sealed_len() != description.sealed_len {
+        let source = SealedGetError::Damaged {
+            name: expected.name.clone(),
+            source: OpenError::Length {
+                have: object.sealed_len(),
+                expected: description.sealed_len,
+            },
+        };
+        return Err(sealed(expected, source));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use ::sealed::Dek;
+    use bytes::Bytes;
     use ids::KeyKind;
+    use ids::{Generation, TenantId, TimelineId, WrapSlot};
     use keyring::Keyring;
     use store::{Bucket, BucketConfig};
 
     use super::*;
+    use crate::layer::cache::LayerCache;
+    use crate::layer::memory::MemoryLayer;
+    use crate::layer::writer::seal_delta;
     use crate::value::Value;
 
     const PLACE: Place<'static> = Place {
@@ -196,7 +270,7 @@ mod tests {
 
     struct World {
         _directory: tempfile::TempDir,
-        store: SealedStore,
+        store: LayerStore,
         description: LayerDescription,
         sealed: Bytes,
     }
@@ -214,7 +288,11 @@ mod tests {
             bucket.put_if_absent(&name, stored.into()).await.unwrap();
             Self {
                 _directory: directory,
-                store: SealedStore::new(bucket, keys),
+                store: LayerStore {
+                    bucket,
+                    keys,
+                    cache: LayerCache::in_memory(),
+                },
                 description,
                 sealed,
             }

@@ -4,8 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use ids::{Generation, Lsn, TimelineId};
+use keyring::KeyError;
 use store::documents::PutNextError;
+use tokio::sync::watch;
+use tokio_util::sync::DropGuard;
 
+use super::fence::watch_guard;
 use super::home::{FIRST, Home, ManifestPutError, ManifestReadError, nonce};
 use super::{State, Timeline, Writer};
 use crate::layer::map::LayerMap;
@@ -24,6 +28,9 @@ pub(crate) enum AttachError {
     /// There is one already, and it is not the one that was to be created.
     #[error("timeline {0} exists already, and not as asked for")]
     Exists(TimelineId),
+    /// The tenant's keys may not be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The newest manifest.
     #[error(transparent)]
     Read(#[from] ManifestReadError),
@@ -103,6 +110,7 @@ impl Timeline {
             known,
         } = attachment;
         for _ in 0..ATTEMPTS {
+            let keys = home.keyring.tenant(home.tenant).await?;
             let newest = home.newest().await?;
             let (newest, mut manifest) = newest.ok_or(AttachError::Absent(home.timeline))?;
             let name = home.manifests().name(newest);
@@ -119,8 +127,13 @@ impl Timeline {
             let sealed = home.seal(number, generation, &manifest).await?;
             match home.put(number, sealed).await {
                 Ok(()) => {
-                    let timeline = Self::new(home, parent, number, generation, manifest);
-                    return Ok(Arc::new(timeline));
+                    // Asked before: a lease that closes from here on fences the timeline (K6).
+                    keys.check()?;
+                    let (guard, stop) = watch_guard();
+                    let timeline = Self::new(home, parent, (number, generation), manifest, guard);
+                    let timeline = Arc::new(timeline);
+                    timeline.watch(keys, stop);
+                    return Ok(timeline);
                 }
                 // Another one was first: what it wrote is read before anything is put again.
                 Err(e) if lost(&e) => {}
@@ -133,10 +146,11 @@ impl Timeline {
     fn new(
         home: Home,
         parent: Option<Arc<Self>>,
-        accepted: u64,
-        generation: Generation,
+        (accepted, generation): (u64, Generation),
         manifest: Manifest,
+        watch: DropGuard,
     ) -> Self {
+        let progress = watch::Sender::new(manifest.disk_consistent_lsn);
         let state = State {
             layers: LayerMap::new(manifest.layers.clone()),
             memory: MemoryLayer::default(),
@@ -156,6 +170,10 @@ impl Timeline {
             state: Mutex::new(state),
             open_layers: Mutex::new(HashMap::new()),
             stale: OnceLock::new(),
+            fenced: OnceLock::new(),
+            progress,
+            compacting: tokio::sync::Mutex::new(()),
+            _watch: watch,
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Branches: a pin in the parent's manifest first, then a manifest of their own.
 
 use ids::{Lsn, TimelineId};
+use keyring::KeyError;
 
 use super::attach::{self, AttachError};
 use super::home::Home;
 use super::write::WriteError;
-use super::{Stale, Timeline};
+use super::{Closed, Stale, Timeline};
 use crate::manifest::{Ancestor, Pin};
 
 /// A branch was not created.
@@ -13,6 +14,9 @@ use crate::manifest::{Ancestor, Pin};
 pub(crate) enum BranchError {
     #[error(transparent)]
     Stale(#[from] Stale),
+    /// The tenant's keys may not be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The parent's manifest with the pin was not accepted.
     #[error("the branch point is not pinned: {0}")]
     Pin(#[from] WriteError),
@@ -25,6 +29,15 @@ pub(crate) enum BranchError {
     /// The branch's own manifest. Asking again goes on from there.
     #[error("the first manifest of the branch was not put: {0}")]
     Create(#[from] AttachError),
+}
+
+impl From<Closed> for BranchError {
+    fn from(closed: Closed) -> Self {
+        match closed {
+            Closed::Stale(stale) => Self::Stale(stale),
+            Closed::Fenced(error) => Self::Key(error),
+        }
+    }
 }
 
 impl Timeline {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ids::{Generation, TenantId, TimelineId};
-use keyring::{KeyError, Keyring};
+use keyring::{KeyError, Keyring, TenantKeys};
 use sealed::ObjectKind;
 use sealed::object::{Expected, ObjectSpec};
 use service::entropy::OsEntropy;
@@ -12,7 +12,8 @@ use store::documents::{self, PutNextError, Series};
 use store::names::Cell;
 use store::{Bucket, GetError, SealedGetError, SealedPutError, SealedStore};
 
-use crate::layer::sealed_file::Place;
+use crate::layer::cache::LayerCache;
+use crate::layer::sealed_file::{LayerStore, Place};
 use crate::manifest::{Manifest, ManifestError};
 
 /// The number of a timeline's first manifest.
@@ -26,6 +27,8 @@ pub(crate) struct Home {
     pub(crate) cell: Cell,
     pub(crate) tenant: TenantId,
     pub(crate) timeline: TimelineId,
+    /// Layers and blocks at hand, of all timelines of this process.
+    pub(crate) cache: Arc<LayerCache>,
 }
 
 /// The newest manifest cannot be used.
@@ -87,6 +90,15 @@ impl Home {
     pub(super) async fn store(&self) -> Result<SealedStore, KeyError> {
         let keys = self.keyring.tenant(self.tenant).await?;
         Ok(SealedStore::new(self.bucket.clone(), keys))
+    }
+
+    /// The layers through these keys.
+    pub(super) fn layer_store(&self, keys: &TenantKeys) -> LayerStore {
+        LayerStore {
+            bucket: self.bucket.clone(),
+            keys: keys.clone(),
+            cache: Arc::clone(&self.cache),
+        }
     }
 
     /// The newest manifest and its number; `None` where the timeline was never created.

@@ -2,27 +2,40 @@
 //! again, and the WAL since the newest manifest comes from the safekeepers.
 //!
 //! Attaching is putting the next manifest (D1). Whoever loses a put is stale, for good: it serves,
-//! deletes and reports nothing any more.
+//! deletes and reports nothing any more. A timeline whose lease closed is fenced, for good too
+//! (K6): it has dropped what it held in plaintext, and is attached anew once there are keys again.
 
 mod attach;
 mod branch;
+mod fence;
 mod home;
 mod read;
+mod retire;
 #[cfg(test)]
 mod tests;
+mod wait;
 mod write;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use ids::{Generation, Lsn, TimelineId};
+use ids::{Generation, Lsn, TenantId, TimelineId};
+use keyring::KeyError;
+use tokio::sync::{OnceCell, watch};
+use tokio_util::sync::DropGuard;
 
 use crate::layer::map::LayerMap;
 use crate::layer::memory::MemoryLayer;
 use crate::layer::sealed_file::SealedLayer;
-use crate::manifest::Manifest;
-use home::Home;
+use crate::manifest::{Ancestor, Manifest};
+
+pub(crate) use attach::{AttachError, Attachment, create};
+pub(crate) use branch::BranchError;
+pub(crate) use home::Home;
+pub(crate) use read::ReadError;
+pub(crate) use wait::WaitError;
+pub(crate) use write::{IngestError, WriteError};
 
 /// Another page server has attached the timeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +43,16 @@ use home::Home;
 pub(crate) struct Stale {
     timeline: TimelineId,
     newest: u64,
+}
+
+/// Why this attachment does nothing any more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Closed {
+    #[error(transparent)]
+    Stale(#[from] Stale),
+    /// The lease closed under it (K6). To be attached anew.
+    #[error("the timeline was fenced: {0}")]
+    Fenced(#[from] KeyError),
 }
 
 /// An attached timeline.
@@ -41,9 +64,26 @@ pub(crate) struct Timeline {
     /// Who changes the manifest holds this.
     writer: tokio::sync::Mutex<Writer>,
     state: Mutex<State>,
-    open_layers: Mutex<HashMap<String, Arc<SealedLayer>>>,
+    open_layers: Mutex<HashMap<String, Arc<OnceCell<Arc<SealedLayer>>>>>,
     /// Set once, with the number that somebody else put.
     stale: OnceLock<u64>,
+    /// Set once, when the lease closed (K6).
+    fenced: OnceLock<KeyError>,
+    /// Up to where it can be read, for those who wait; woken too when nothing more comes.
+    progress: watch::Sender<Lsn>,
+    /// One compaction at a time.
+    compacting: tokio::sync::Mutex<()>,
+    /// Ends the task that watches the lease.
+    _watch: DropGuard,
+}
+
+/// The newest record of a timeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LastRecord {
+    /// Its end.
+    pub(crate) end: Lsn,
+    /// Its start; 0 where the timeline has no record of its own.
+    pub(crate) start: Lsn,
 }
 
 /// The sequence of manifests, as its writer knows it.
@@ -85,26 +125,80 @@ impl Timeline {
         self.generation
     }
 
+    /// Whose it is.
+    pub(crate) fn tenant(&self) -> TenantId {
+        self.home.tenant
+    }
+
+    /// Which one it is.
+    pub(crate) fn id(&self) -> TimelineId {
+        self.home.timeline
+    }
+
+    /// PostgreSQL's major version.
+    pub(crate) fn pg_major(&self) -> u32 {
+        self.state().manifest.postgres_major
+    }
+
+    /// The branch point.
+    pub(crate) fn ancestor(&self) -> Option<Ancestor> {
+        self.state().manifest.ancestor
+    }
+
+    /// The first LSN at which there is something, for those who ask for a time before it.
+    pub(crate) fn beginning(&self) -> Lsn {
+        if let Some(parent) = &self.parent {
+            return parent.beginning();
+        }
+        let state = self.state();
+        let first = state.layers.iter().map(|layer| layer.last_lsn).min();
+        first.unwrap_or(state.last)
+    }
+
+    /// The attached parent of a branch.
+    pub(crate) fn parent(&self) -> Option<&Arc<Self>> {
+        self.parent.as_ref()
+    }
+
     /// What safekeepers may forget the WAL of: it is in layers that an accepted manifest names.
-    pub(crate) fn remote_consistent_lsn(&self) -> Result<Lsn, Stale> {
+    pub(crate) fn remote_consistent_lsn(&self) -> Result<Lsn, Closed> {
         self.serving()?;
         Ok(self.state().manifest.disk_consistent_lsn)
     }
 
     /// Up to where it can be read.
-    pub(crate) fn last_lsn(&self) -> Result<Lsn, Stale> {
-        self.serving()?;
-        Ok(self.state().last)
+    pub(crate) fn last_lsn(&self) -> Result<Lsn, Closed> {
+        Ok(self.last_record()?.end)
     }
 
-    /// Whether this attachment has not lost a put (D1).
-    pub(crate) fn serving(&self) -> Result<(), Stale> {
+    /// The newest record that was taken in.
+    pub(crate) fn last_record(&self) -> Result<LastRecord, Closed> {
+        let state = self.state();
+        self.serving()?;
+        Ok(LastRecord {
+            end: state.last,
+            start: state.previous,
+        })
+    }
+
+    /// Roughly, the memory that values take which are not in the bucket yet.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let state = self.state();
+        let frozen = state.frozen.as_ref().map_or(0, |f| f.memory.bytes());
+        state.memory.bytes() + frozen
+    }
+
+    /// Whether this attachment has neither lost a put (D1) nor its keys (K6).
+    pub(crate) fn serving(&self) -> Result<(), Closed> {
+        if let Some(why) = self.fenced.get() {
+            return Err(Closed::Fenced(why.clone()));
+        }
         match self.stale.get() {
             None => Ok(()),
-            Some(&newest) => Err(Stale {
+            Some(&newest) => Err(Closed::Stale(Stale {
                 timeline: self.home.timeline,
                 newest,
-            }),
+            })),
         }
     }
 

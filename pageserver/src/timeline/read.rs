@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
+use api::Grade;
 use bytes::Bytes;
 use ids::{Key, Lsn};
 use keyring::KeyError;
 use pg::{PgMajor, UnsupportedVersion};
-use store::{SealedGetError, SealedStore};
+use store::SealedGetError;
 
-use super::{Stale, Timeline, lock};
+use super::{Closed, Stale, Timeline, lock};
 use crate::layer::collect::Collected;
-use crate::layer::map::LayerDescription;
-use crate::layer::sealed_file::{SealedLayer, SealedLayerError};
+use crate::layer::map::{LayerDescription, LayerKind};
+use crate::layer::sealed_file::{LayerStore, SealedLayer, SealedLayerError};
 use crate::rebuild::{RebuildError, rebuild};
 use crate::value::Value;
 
@@ -47,15 +48,42 @@ pub(crate) enum ReadError {
     Version(#[from] UnsupportedVersion),
 }
 
+impl From<Closed> for ReadError {
+    fn from(closed: Closed) -> Self {
+        match closed {
+            Closed::Stale(stale) => Self::Stale(stale),
+            Closed::Fenced(error) => Self::Key(error),
+        }
+    }
+}
+
 impl ReadError {
-    fn is_of_a_key(&self) -> bool {
-        let Self::Layer { source, .. } = self else {
-            return false;
-        };
-        let SealedLayerError::Sealed { source, .. } = source else {
-            return false;
-        };
-        matches!(source, SealedGetError::Key(_))
+    /// What became of a layer: without a key nothing is said about it.
+    fn of_layer(key: Key, lsn: Lsn, source: SealedLayerError) -> Self {
+        match source.into_key_error() {
+            Ok(error) => Self::Key(error),
+            Err(source) => Self::Layer { key, lsn, source },
+        }
+    }
+
+    /// The state of the keys, where that is why (K6).
+    pub(crate) const fn key_error(&self) -> Option<&KeyError> {
+        match self {
+            Self::Key(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// How a caller should take it.
+    pub(crate) const fn grade(&self) -> Grade {
+        match self {
+            Self::Stale(_) => Grade::RetryElsewhere,
+            Self::Key(error) => error.grade(),
+            Self::Ahead { .. } => Grade::Retry,
+            Self::Layer { source, .. } => source.grade(),
+            Self::Rebuild { .. } => Grade::DataDamaged,
+            Self::Version(_) => Grade::FixRequest,
+        }
     }
 }
 
@@ -79,8 +107,8 @@ impl Timeline {
         loop {
             let manifests = self.manifests();
             let mut read = self.read_once(key, lsn).await;
-            if read.as_ref().is_err_and(ReadError::is_of_a_key) {
-                // The layer was opened under a lease that has ended; there may be a new one.
+            if matches!(read, Err(ReadError::Key(_))) {
+                // A layer was opened under a lease that has ended; there may be a new one.
                 read = self.read_once(key, lsn).await;
             }
             if !matches!(read, Err(ReadError::Layer { .. })) {
@@ -104,7 +132,7 @@ impl Timeline {
     async fn read_once(&self, key: Key, lsn: Lsn) -> Result<Vec<(Lsn, Value)>, ReadError> {
         let keys = self.home.keyring.tenant(self.home.tenant).await?;
         let _operation = keys.begin()?;
-        let store = SealedStore::new(self.home.bucket.clone(), keys.clone());
+        let store = self.home.layer_store(&keys);
         let mut into = Collected::default();
         let mut next = Some((self, lsn));
         while let Some((timeline, lsn)) = next {
@@ -131,7 +159,7 @@ impl Timeline {
         &self,
         key: Key,
         lsn: Lsn,
-        store: &SealedStore,
+        store: &LayerStore,
         into: &mut Collected,
     ) -> Result<(), ReadError> {
         self.serving()?;
@@ -146,7 +174,11 @@ impl Timeline {
             if let Err(source) = read.await {
                 // Opened anew next time: the key that it was opened with may be gone.
                 lock(&self.open_layers).remove(&description.name);
-                return Err(ReadError::Layer { key, lsn, source });
+                return Err(ReadError::of_layer(key, lsn, source));
+            }
+            if description.kind == LayerKind::Image {
+                // It holds every key of its range that named anything.
+                into.end();
             }
         }
         Ok(())
@@ -172,18 +204,30 @@ impl Timeline {
         Ok(state.layers.candidates(key, lsn).cloned().collect())
     }
 
-    async fn layer(
+    /// An open layer; opened once, however many ask for it at a time.
+    pub(super) async fn layer(
         &self,
         description: &LayerDescription,
-        store: &SealedStore,
+        store: &LayerStore,
     ) -> Result<Arc<SealedLayer>, SealedLayerError> {
-        if let Some(open) = lock(&self.open_layers).get(&description.name) {
-            return Ok(Arc::clone(open));
-        }
+        let cell = {
+            let mut open = lock(&self.open_layers);
+            // Under the lock: a fence that dropped the layers stays the last word (K6).
+            if let Some(why) = self.fenced() {
+                let layer = description.name.clone();
+                let source = SealedGetError::Key(why.clone());
+                return Err(SealedLayerError::Sealed { layer, source });
+            }
+            Arc::clone(open.entry(description.name.clone()).or_default())
+        };
         let folder = self.home.layers();
         let place = self.home.place(self.generation, &folder);
-        let layer = Arc::new(SealedLayer::open(description, place, store).await?);
-        lock(&self.open_layers).insert(description.name.clone(), Arc::clone(&layer));
-        Ok(layer)
+        let opened = cell
+            .get_or_try_init(async || {
+                let layer = SealedLayer::open(description, place, store).await?;
+                Ok(Arc::new(layer))
+            })
+            .await?;
+        Ok(Arc::clone(opened))
     }
 }

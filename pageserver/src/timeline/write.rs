@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api::Grade;
 use ids::{Key, Lsn};
 use keyring::KeyError;
 use service::entropy::OsEntropy;
@@ -9,9 +10,9 @@ use store::documents::{self, PutNextError};
 use store::{GetError, PutError};
 
 use super::home::{ManifestPutError, nonce};
-use super::{Frozen, Stale, Timeline, Undecided, Writer, lock};
+use super::{Closed, Frozen, Stale, Timeline, Undecided, Writer};
 use crate::layer::map::{LayerDescription, LayerMap};
-use crate::layer::sealed_file;
+use crate::layer::writer;
 use crate::manifest::Manifest;
 use crate::value::Value;
 
@@ -20,9 +21,26 @@ use crate::value::Value;
 pub(crate) enum IngestError {
     #[error(transparent)]
     Stale(#[from] Stale),
+    /// The tenant's keys may not be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// It ends where others were taken in already.
     #[error("a record that ends at {end} comes after {last} was taken in")]
     NotNext { end: Lsn, last: Lsn },
+    /// Records between it and the last one are missing.
+    #[error(
+        "the record at {start} follows one at {prev}, but the last that was taken in is at {last}"
+    )]
+    Gap { start: Lsn, prev: Lsn, last: Lsn },
+}
+
+impl From<Closed> for IngestError {
+    fn from(closed: Closed) -> Self {
+        match closed {
+            Closed::Stale(stale) => Self::Stale(stale),
+            Closed::Fenced(error) => Self::Key(error),
+        }
+    }
 }
 
 /// The bucket has not got what it should.
@@ -39,6 +57,13 @@ pub(crate) enum WriteError {
     /// The manifest was not accepted, or nobody knows: it is put again before any other.
     #[error(transparent)]
     Manifest(#[from] ManifestPutError),
+    /// Somebody needs it (D6).
+    #[error("layer {name} holds what {holder} needs at {lsn}")]
+    Pinned {
+        name: String,
+        holder: String,
+        lsn: Lsn,
+    },
     /// The manifest names it no more, but the object is there still.
     #[error("layer {name} was not deleted: {source}")]
     Delete {
@@ -48,26 +73,57 @@ pub(crate) enum WriteError {
     },
 }
 
+impl From<Closed> for WriteError {
+    fn from(closed: Closed) -> Self {
+        match closed {
+            Closed::Stale(stale) => Self::Stale(stale),
+            Closed::Fenced(error) => Self::Key(error),
+        }
+    }
+}
+
+impl WriteError {
+    /// How a caller should take it.
+    pub(crate) fn grade(&self) -> Grade {
+        match self {
+            Self::Stale(_) => Grade::RetryElsewhere,
+            Self::Key(error) | Self::Manifest(ManifestPutError::Key(error)) => error.grade(),
+            Self::Pinned { .. } => Grade::FixRequest,
+            Self::Layer(_) | Self::Manifest(_) | Self::Delete { .. } => Grade::Retry,
+        }
+    }
+}
+
 impl Timeline {
-    /// Takes in what the record from `start` to `end` does, all of it at once.
+    /// Takes in what the record from `start` to `end` does, all of it at once. `prev` is where
+    /// the record before it begins, as the record itself says; it must be the last one that was
+    /// taken in, or 0 where this timeline has none of its own.
     pub(crate) fn ingest(
         &self,
+        prev: Lsn,
         start: Lsn,
         end: Lsn,
         values: impl IntoIterator<Item = (Key, Value)>,
     ) -> Result<(), IngestError> {
-        self.serving()?;
         let mut state = self.state();
+        // Under the lock: a fence that dropped what was here stays the last word (K6).
+        self.serving()?;
         if end <= state.last {
             return Err(IngestError::NotNext {
                 end,
                 last: state.last,
             });
         }
+        if prev != state.previous {
+            let last = state.previous;
+            return Err(IngestError::Gap { start, prev, last });
+        }
         for (key, value) in values {
             state.memory.put(key, end, value);
         }
         (state.last, state.previous) = (end, start);
+        // Under the lock, so that those who wait never see it go back.
+        self.progress.send_replace(end);
         Ok(())
     }
 
@@ -98,25 +154,6 @@ impl Timeline {
                 manifest.previous_record = frozen.previous;
             })
             .await?;
-        }
-        Ok(())
-    }
-
-    /// Takes layers out of the manifest and, once that was accepted, deletes them (D2). The caller
-    /// knows that other layers hold what they held.
-    pub(crate) async fn retire(&self, layers: &[LayerDescription]) -> Result<(), WriteError> {
-        let mut writer = self.writer.lock().await;
-        self.serving()?;
-        self.settle(&mut writer).await?;
-        self.change(&mut writer, |manifest| {
-            manifest.layers.retain(|layer| !layers.contains(layer));
-        })
-        .await?;
-        for layer in layers {
-            lock(&self.open_layers).remove(&layer.name);
-            let name = format!("{}{}", self.home.layers(), layer.name);
-            let deleted = self.home.bucket.delete(&name).await;
-            deleted.map_err(|source| WriteError::Delete { name, source })?;
         }
         Ok(())
     }
@@ -157,7 +194,7 @@ impl Timeline {
         }) = put
         {
             // D1: from here on this attachment serves, deletes and reports nothing.
-            self.stale.get_or_init(|| newest);
+            self.become_stale(newest);
             writer.undecided = None;
             return Ok(self.serving()?);
         }
@@ -171,15 +208,20 @@ impl Timeline {
 
     /// Stops where the bucket shows a manifest that is not from here (D1). A bucket that does not
     /// answer says nothing.
-    pub(crate) async fn look_for_newer(&self) -> Result<(), Stale> {
+    pub(crate) async fn look_for_newer(&self) -> Result<(), Closed> {
         let writer = self.writer.lock().await;
         let ours = writer.accepted + u64::from(writer.undecided.is_some());
         let numbers = documents::numbers(&self.home.bucket, &self.home.manifests()).await;
         let newest = numbers.ok().and_then(|numbers| numbers.first().copied());
         if let Some(newest) = newest.filter(|&newest| newest > ours) {
-            self.stale.get_or_init(|| newest);
+            self.become_stale(newest);
         }
         self.serving()
+    }
+
+    fn become_stale(&self, newest: u64) {
+        self.stale.get_or_init(|| newest);
+        self.progress.send_modify(|_| {});
     }
 
     /// Makes an accepted manifest the one that is served from.
@@ -218,7 +260,7 @@ impl Timeline {
         let file = sealed::new_file_id(&mut OsEntropy);
         let lsns = (first, frozen.last);
         let sealed =
-            dek.with(|dek| sealed_file::seal_delta(&frozen.memory, place, lsns, file, dek, &slot))?;
+            dek.with(|dek| writer::seal_delta(&frozen.memory, place, lsns, file, dek, &slot))?;
         let Some((layer, sealed)) = sealed else {
             return Ok(None);
         };

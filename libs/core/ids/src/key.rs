@@ -155,6 +155,9 @@ pub enum KeyKind {
     Checkpoint,
     /// Other files that a base backup restores, by the number of their list entry.
     AuxFiles,
+    /// When the latest transaction ended, in microseconds since 2000, little-endian; it never
+    /// goes back.
+    CommitTime,
     /// The progress of a replication origin.
     ReplOrigin(u16),
 }
@@ -207,6 +210,7 @@ impl Key {
             KeyKind::ControlFile => Self::pack(3, 0, 0, 0, 0, 0),
             KeyKind::Checkpoint => Self::pack(3, 0, 0, 0, 0, 1),
             KeyKind::AuxFiles => Self::pack(3, 0, 0, 0, 0, 2),
+            KeyKind::CommitTime => Self::pack(3, 0, 0, 0, 0, 3),
             KeyKind::ReplOrigin(origin) => Self::pack(4, 0, 0, 0, 0, origin as u32),
         }
     }
@@ -247,6 +251,7 @@ impl Key {
             (3, 0, 0, 0, 0, 0) => KeyKind::ControlFile,
             (3, 0, 0, 0, 0, 1) => KeyKind::Checkpoint,
             (3, 0, 0, 0, 0, 2) => KeyKind::AuxFiles,
+            (3, 0, 0, 0, 0, 3) => KeyKind::CommitTime,
             (4, 0, 0, 0, 0, origin) => KeyKind::ReplOrigin(u16::try_from(origin).ok()?),
             _ => return None,
         };
@@ -333,6 +338,7 @@ mod tests {
             KeyKind::ControlFile,
             KeyKind::Checkpoint,
             KeyKind::AuxFiles,
+            KeyKind::CommitTime,
             KeyKind::ReplOrigin(u16::MAX),
         ] {
             assert_eq!(Key::new(kind).kind(), Some(kind));

@@ -23,7 +23,7 @@ async fn the_older_of_two_attached_stops_serving_deleting_and_reporting() {
     assert!(matches!(read, Err(ReadError::Stale(_))));
     assert!(old.remote_consistent_lsn().is_err());
     assert!(old.last_lsn().is_err());
-    assert!(old.ingest(Lsn(120), Lsn(130), []).is_err());
+    assert!(old.ingest(Lsn(119), Lsn(120), Lsn(130), []).is_err());
     let named = layers(&new);
     let retired = old.retire(&named).await;
     assert!(matches!(retired, Err(WriteError::Stale(_))));

@@ -2,15 +2,17 @@
 
 mod contention;
 mod damage;
+mod fence;
+mod pins;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use api::keys::RevokeReason;
 use bytes::Bytes;
 use ids::{Key, KeyKind, Lsn, TenantId, TimelineId};
-use keyring::{KeyError, Keyring};
+use keyring::Keyring;
 use store::fault::{Fault, Operation};
 use store::names::Cell;
 use store::{Bucket, BucketConfig, documents};
@@ -19,8 +21,11 @@ use tempfile::TempDir;
 use super::Timeline;
 use super::attach::{AttachError, Attachment, create};
 use super::branch::BranchError;
-use super::home::{Home, ManifestReadError};
+use super::home::Home;
 use super::read::ReadError;
+use super::wait::WaitError;
+use super::write::IngestError;
+use crate::layer::cache::LayerCache;
 use crate::layer::map::LayerDescription;
 use crate::value::Value;
 
@@ -42,6 +47,7 @@ impl World {
             cell: Cell::new("c1").unwrap(),
             tenant: TENANT,
             timeline: MAIN,
+            cache: LayerCache::in_memory(),
         };
         Self { directory, home }
     }
@@ -128,8 +134,9 @@ fn image(n: u8) -> Value {
 
 /// Takes in that `key` is `n` from `lsn` on.
 fn set(timeline: &Timeline, lsn: u64, key: Key, n: u8) {
+    let prev = timeline.last_record().unwrap().start;
     timeline
-        .ingest(Lsn(lsn - 1), Lsn(lsn), [(key, image(n))])
+        .ingest(prev, Lsn(lsn - 1), Lsn(lsn), [(key, image(n))])
         .unwrap();
 }
 
@@ -157,6 +164,44 @@ async fn attaching_is_putting_the_next_manifest() {
     assert!(matches!(refused, Err(AttachError::Put(_))));
     let absent = world.try_attach(world.home(BRANCH), 0).await;
     assert!(matches!(absent, Err(AttachError::Absent(BRANCH))));
+}
+
+#[tokio::test]
+async fn a_record_that_does_not_follow_the_last_one_is_refused() {
+    let world = World::created().await;
+    let timeline = world.attach().await;
+    timeline.ingest(Lsn(0), Lsn(104), Lsn(110), []).unwrap();
+    for prev in [0, 103] {
+        let gap = timeline.ingest(Lsn(prev), Lsn(110), Lsn(120), []);
+        assert!(matches!(gap, Err(IngestError::Gap { last: Lsn(104), .. })));
+    }
+    timeline.ingest(Lsn(104), Lsn(112), Lsn(120), []).unwrap();
+    let again = timeline.ingest(Lsn(112), Lsn(112), Lsn(120), []);
+    assert!(matches!(again, Err(IngestError::NotNext { .. })));
+    timeline.flush().await.unwrap();
+    let last = world.attach().await.last_record().unwrap();
+    assert_eq!((last.start, last.end), (Lsn(112), Lsn(120)));
+}
+
+#[tokio::test]
+async fn who_waits_for_an_lsn_is_woken_by_it_or_by_what_makes_it_impossible() {
+    let world = World::created().await;
+    let timeline = world.attach().await;
+    let limit = Duration::from_secs(60);
+    let (waited, ()) = tokio::join!(timeline.wait_for(Lsn(110), limit), async {
+        set(&timeline, 105, key(1), 1);
+        tokio::task::yield_now().await;
+        set(&timeline, 111, key(1), 2);
+    });
+    assert_eq!(waited, Ok(()));
+    assert_eq!(timeline.wait_for(Lsn(100), Duration::ZERO).await, Ok(()));
+    let late = timeline.wait_for(Lsn(112), Duration::from_millis(5)).await;
+    let last = Lsn(111);
+    assert!(matches!(late, Err(WaitError::Timeout { last: l, .. }) if l == last));
+    let newer = world.attach().await;
+    let (waited, flushed) = tokio::join!(timeline.wait_for(Lsn(200), limit), timeline.flush());
+    assert!(matches!(waited, Err(WaitError::Stale(_))) && flushed.is_err());
+    drop(newer);
 }
 
 #[tokio::test]
@@ -199,7 +244,7 @@ async fn a_page_server_with_an_empty_disk_reads_what_was_flushed() {
         ahead,
         Err(ReadError::Ahead { last: Lsn(130), .. })
     ));
-    assert!(timeline.ingest(Lsn(120), Lsn(130), []).is_err());
+    assert!(timeline.ingest(Lsn(129), Lsn(120), Lsn(130), []).is_err());
     set(&timeline, 140, key(1), 9);
     assert_eq!(get(&timeline, key(1), 140).await, Some(image(9)));
 }
@@ -289,34 +334,6 @@ async fn a_branch_point_that_is_only_in_memory_is_flushed_first() {
 }
 
 #[tokio::test]
-async fn nothing_leaves_while_the_tenant_is_fenced() {
-    let world = World::created().await;
-    let timeline = world.attach().await;
-    set(&timeline, 110, key(1), 1);
-    timeline.flush().await.unwrap();
-    assert_eq!(get(&timeline, key(1), 110).await, Some(image(1)));
-    set(&timeline, 120, key(2), 2);
-    let keyring = &world.home.keyring;
-    keyring.fence(TENANT, RevokeReason::Disabled).await;
-    for (k, lsn) in [(1, 110), (2, 120)] {
-        let read = timeline.read(key(k), Lsn(lsn)).await;
-        let revoked = matches!(read, Err(ReadError::Key(KeyError::Revoked { .. })));
-        assert!(revoked, "K5: {read:?}");
-    }
-    assert!(timeline.flush().await.is_err());
-    assert_eq!(timeline.remote_consistent_lsn(), Ok(Lsn(110)));
-    let attached = world.try_attach(world.home.clone(), 0).await;
-    assert!(matches!(
-        attached,
-        Err(AttachError::Read(ManifestReadError::Key(_)))
-    ));
-    keyring.lift(TENANT);
-    assert_eq!(timeline.flush().await.unwrap(), Lsn(120));
-    assert_eq!(get(&timeline, key(2), 120).await, Some(image(2)));
-    assert_eq!(get(&timeline, key(1), 120).await, Some(image(1)));
-}
-
-#[tokio::test]
 async fn a_content_is_rebuilt_from_what_several_layers_hold() {
     let world = World::created().await;
     let timeline = world.attach().await;
@@ -326,7 +343,8 @@ async fn a_content_is_rebuilt_from_what_several_layers_hold() {
         bytes: Bytes::from(vec![n; 4]),
     };
     for (lsn, value) in [(110, Value::Zeros), (120, patch(5)), (130, patch(6))] {
-        let taken = timeline.ingest(Lsn(lsn - 1), Lsn(lsn), [(page, value)]);
+        let prev = timeline.last_record().unwrap().start;
+        let taken = timeline.ingest(prev, Lsn(lsn - 1), Lsn(lsn), [(page, value)]);
         taken.unwrap();
         timeline.flush().await.unwrap();
     }

@@ -1,0 +1,131 @@
+//! The base backup: an uncompressed tar of the data directory as of the end of a record.
+//!
+//! The first member says as of when it is (C3); `pg_control` is the last one, so that a directory
+//! that is not whole has none. There is no configuration, which the agent writes, and no WAL,
+//! which the agent makes.
+
+mod archive;
+mod error;
+mod relations;
+mod slru;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::timeline::{BACKUP_MEMBER, Backup};
+use bytes::Bytes;
+use ids::Lsn;
+use pg::control::{CheckPoint, ControlFile};
+use pg::datadir::{self, DEFAULT_TABLESPACE, DIRECTORIES, FILENODE_MAP, GLOBAL_TABLESPACE};
+use tokio::sync::mpsc;
+
+pub(crate) use error::BackupError;
+
+use crate::timeline::{LastRecord, Timeline};
+use archive::Archive;
+
+/// How long a backup waits for WAL that has not come yet.
+const WAIT: Duration = Duration::from_secs(60);
+
+/// Writes the backup at the last record that ends at or before `lsn` (the last of all where it is
+/// not given) into `sink`, piece by piece. With `full` every file of a relation is in it, else
+/// none. Where this fails, what was sent is not a backup.
+pub(crate) async fn write(
+    timeline: &Arc<Timeline>,
+    lsn: Option<Lsn>,
+    full: bool,
+    sink: mpsc::Sender<Bytes>,
+) -> Result<Backup, BackupError> {
+    let at = last_record_before(timeline, lsn).await?;
+    let (lsn, checkpoint) = (at.end, timeline.checkpoint(at.end).await?);
+    let control = timeline.control_file(lsn).await?;
+    slru::check_next_xid(timeline, &checkpoint, lsn).await?;
+    let backup = describe(timeline, at, &checkpoint, &control);
+    let mut out = Archive::new(sink);
+    let member = serde_json::to_vec(&backup)?;
+    out.file(BACKUP_MEMBER, member.into()).await?;
+    for directory in DIRECTORIES {
+        out.directory(directory).await?;
+    }
+    databases(timeline, lsn, &mut out).await?;
+    slru::write(timeline, lsn, &mut out).await?;
+    for xid in timeline.prepared(lsn).await? {
+        let state = timeline.prepared_state(xid, lsn).await?;
+        out.file(&datadir::twophase_path(xid), state).await?;
+    }
+    if full {
+        relations::write(timeline, lsn, &mut out).await?;
+    }
+    let control = Bytes::copy_from_slice(control.as_bytes());
+    out.file("global/pg_control", control).await?;
+    // Asked when the answer leaves, and for the last time here (D1, K5).
+    timeline.serving()?;
+    out.finish().await?;
+    Ok(backup)
+}
+
+/// The record after which the backup is.
+async fn last_record_before(
+    timeline: &Timeline,
+    lsn: Option<Lsn>,
+) -> Result<LastRecord, BackupError> {
+    if let Some(lsn) = lsn {
+        timeline.wait_for(lsn, WAIT).await?;
+    }
+    let last = timeline.last_record()?;
+    match (lsn, timeline.ancestor()) {
+        (None, _) => Ok(last),
+        (Some(asked), _) if asked == last.end => Ok(last),
+        // Where the branch begins it has no record of its own.
+        (Some(asked), Some(ancestor)) if asked == ancestor.lsn => Ok(LastRecord {
+            end: asked,
+            start: Lsn::INVALID,
+        }),
+        (Some(asked), _) => Err(BackupError::Past {
+            asked,
+            last: last.end,
+        }),
+    }
+}
+
+fn describe(
+    timeline: &Timeline,
+    at: LastRecord,
+    checkpoint: &CheckPoint,
+    control: &ControlFile,
+) -> Backup {
+    let digits = checkpoint.encode().map(|byte| format!("{byte:02x}"));
+    Backup {
+        lsn: at.end,
+        previous_record: at.start,
+        pg_major: timeline.pg_major(),
+        system_id: control.system_id(),
+        wal_segment_bytes: control.segment_bytes(),
+        checkpoint: digits.concat(),
+    }
+}
+
+/// The directory of each database with its version and its relation map, and the shared ones.
+async fn databases(timeline: &Timeline, lsn: Lsn, out: &mut Archive) -> Result<(), BackupError> {
+    let version = Bytes::from(format!("{}\n", timeline.pg_major()));
+    out.file("PG_VERSION", version.clone()).await?;
+    let shared = timeline.relation_map(GLOBAL_TABLESPACE, 0, lsn).await?;
+    out.file(&format!("global/{FILENODE_MAP}"), shared).await?;
+    for (spc, db) in timeline.databases(lsn).await? {
+        match spc {
+            GLOBAL_TABLESPACE => continue,
+            DEFAULT_TABLESPACE => {}
+            _ => return Err(BackupError::Tablespace(spc)),
+        }
+        let directory = format!("base/{db}");
+        out.directory(&directory).await?;
+        out.file(&format!("{directory}/PG_VERSION"), version.clone())
+            .await?;
+        let map = timeline.relation_map(spc, db, lsn).await?;
+        out.file(&format!("{directory}/{FILENODE_MAP}"), map)
+            .await?;
+    }
+    Ok(())
+}
