@@ -2,6 +2,7 @@
 //! lease, a base backup to start from, and the one standby that makes its commits durable.
 #![forbid(unsafe_code)]
 
+pub mod boot;
 pub mod config;
 pub mod deadline;
 pub mod door;
