@@ -58,8 +58,9 @@ pub(super) fn seal(arguments: &Arguments) -> Result<Pid, MountError> {
     let inside = place::inside(root);
     // Unlike tmpfs, ramfs is never swapped out.
     mount_memory("ramfs", &inside, "mode=0755")?;
-    mount_memory("tmpfs", Path::new("/dev/shm"), "mode=1777")?;
-    mount_memory("tmpfs", Path::new("/tmp"), "mode=1777")?;
+    for memory in in_memory(root) {
+        mount_memory("tmpfs", memory, "mode=1777")?;
+    }
     let etc = place::etc(root);
     make(&etc, 0o755)?;
     let disk = place::disk(root);
@@ -80,6 +81,13 @@ pub(super) fn seal(arguments: &Arguments) -> Result<Pid, MountError> {
     let pid = i32::try_from(child.id()).map_err(|e| refused("watch", &disk, e))?;
     read_only(root)?;
     Ok(Pid::from_raw(pid))
+}
+
+/// What programs write to without being asked; in memory, and of nobody else. A place that holds
+/// the agent's directory itself stays, read-only.
+fn in_memory(root: &Path) -> impl Iterator<Item = &'static Path> {
+    let places = [Path::new("/dev/shm"), Path::new("/tmp")];
+    places.into_iter().filter(|place| !root.starts_with(place))
 }
 
 /// No core files, no debugger, no new privileges, for this process and all it starts (C6).
@@ -210,15 +218,10 @@ fn drain(child: &mut Child) {
 fn read_only(root: &Path) -> Result<(), MountError> {
     let table = Path::new("/proc/self/mountinfo");
     let text = fs::read_to_string(table).map_err(|e| refused("read", table, e))?;
-    let writable = [
-        place::inside(root),
-        place::disk(root),
-        place::cipher(root),
-        place::run(root),
-        PathBuf::from("/dev/shm"),
-        PathBuf::from("/tmp"),
-        PathBuf::from("/proc"),
-    ];
+    let own = [place::inside, place::disk, place::cipher, place::run].map(|place| place(root));
+    let mut writable = own.to_vec();
+    writable.extend(in_memory(root).map(Path::to_owned));
+    writable.push(PathBuf::from("/proc"));
     for point in mount_points(&text) {
         if writable.contains(&point.path) {
             continue;

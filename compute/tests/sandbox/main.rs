@@ -1,0 +1,240 @@
+//! Stock PostgreSQL 15 on the sealed disk, under the watchdog. Needs root, `/dev/fuse`, the
+//! system users `postgres` and `redoubt`.
+
+mod cluster;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use compute::boot::archive;
+use compute::boot::shutdown::SyntheticShutdown;
+use compute::config::Owner;
+use compute::place;
+use compute::postgres::settings::{self, Places};
+use compute::sandbox::{Directory, Sandbox, Start};
+use service::clock::{boottime, unix_seconds};
+
+use cluster::{BIN, Cluster, PASSWORD};
+
+const SECRET: &str = "a-row-that-must-not-lie-on-the-disk";
+
+fn owner() -> Owner {
+    let user = nix::unistd::User::from_name("redoubt").unwrap();
+    let user = user.expect("scripts/install-deps makes the system user redoubt");
+    Owner {
+        uid: user.uid.as_raw(),
+        gid: user.gid.as_raw(),
+    }
+}
+
+fn is_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: namespaces and mounts need root");
+    }
+    root
+}
+
+async fn sealed(path: &Path, deadline: Duration) -> Sandbox {
+    let directory = Directory::take(path).unwrap();
+    let start = Start {
+        program: PathBuf::from(env!("CARGO_BIN_EXE_compute")),
+        owner: owner(),
+        deadline: boottime() + deadline,
+        danger_plain_log: false,
+    };
+    Sandbox::start(directory, &start).await.unwrap()
+}
+
+/// Starts from a backup of `cluster` at its end; answers the program and where its WAL begins.
+async fn started(sandbox: &mut Sandbox, at: &Path, cluster: &Cluster) -> (u32, SyntheticShutdown) {
+    let data = sandbox.disk().join("data");
+    let backup = archive::unpack(&cluster.backup()[..], &data, owner()).unwrap();
+    let made = SyntheticShutdown::after(&backup, unix_seconds()).unwrap();
+    let control = made.write(&data, owner()).unwrap();
+    sandbox.write_etc("postgresql.conf", "").unwrap();
+    sandbox.write_etc("pg_hba.conf", settings::HBA).unwrap();
+    sandbox.write_etc("pg_ident.conf", settings::IDENT).unwrap();
+    let places = Places {
+        data: &place::data(at),
+        etc: &place::etc(at),
+        run: &place::run(at),
+        guard: None,
+        standby: None,
+    };
+    let arguments = settings::arguments(&places, &control, &BTreeMap::new());
+    let program = sandbox.launch(&Path::new(BIN).join("postgres"), arguments, String::new());
+    for _ in 0..200 {
+        if sql(at, "select 1").is_ok() {
+            return (program, made);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("PostgreSQL does not answer: {:?}", sql(at, "select 1"));
+}
+
+fn sql(at: &Path, text: &str) -> Result<String, String> {
+    let out = Command::new(format!("{BIN}/psql"))
+        .args(["-XAtq", "-U", "postgres", "-h"])
+        .arg(place::run(at))
+        .args(["-c", text, "postgres"])
+        .env("PGPASSWORD", PASSWORD)
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if out.status.success() {
+        Ok(text(&out.stdout))
+    } else {
+        Err(text(&out.stderr))
+    }
+}
+
+/// The processes whose command line names `path`.
+fn processes(path: &Path) -> Vec<i32> {
+    let path = path.display().to_string();
+    let named = |pid: &i32| {
+        std::fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&path))
+    };
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(named)
+        .collect()
+}
+
+fn lies_in(directory: &Path, needle: &[u8]) -> bool {
+    std::fs::read_dir(directory).unwrap().any(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            return lies_in(&path, needle);
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        bytes.windows(needle.len()).any(|window| window == needle)
+    })
+}
+
+#[tokio::test]
+async fn stock_postgresql_starts_from_a_synthetic_shutdown_on_a_disk_that_shows_nothing() {
+    if !is_root() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let at = cluster.home().join("agent");
+    let mut sandbox = sealed(&at, Duration::from_secs(45)).await;
+    let (program, made) = started(&mut sandbox, &at, &cluster).await;
+
+    let lsn = sql(&at, "select pg_current_wal_insert_lsn()").unwrap();
+    assert!(lsn.parse::<ids::Lsn>().unwrap() >= made.laid.end);
+    let rows = format!(
+        "create table t (n int primary key, x text); \
+         insert into t select n, '{SECRET}' from generate_series(1, 1000) n; checkpoint"
+    );
+    sql(&at, &rows).unwrap();
+    assert_eq!(sql(&at, "select count(*) from t").unwrap(), "1000");
+
+    // C6: the only place with the row in it is the sealed disk, and it shows nothing.
+    assert!(lies_in(
+        &sandbox.disk().join("data/base"),
+        SECRET.as_bytes()
+    ));
+    assert!(!lies_in(&place::cipher(&at), SECRET.as_bytes()));
+    assert_eq!(std::fs::read_dir(place::inside(&at)).unwrap().count(), 0);
+    for outside in ["/var/tmp/redoubt-escaped", "/etc/redoubt-escaped"] {
+        let copy = sql(&at, &format!("copy t to '{outside}'"));
+        assert!(copy.unwrap_err().contains("Read-only"), "{outside}");
+    }
+    let program_of = "copy t to program 'cat > /var/tmp/redoubt-escaped'";
+    assert!(sql(&at, program_of).is_err());
+    assert!(!Path::new("/var/tmp/redoubt-escaped").exists());
+
+    // A clean stop is one, and what it leaves can be packed.
+    sandbox.signal(program, nix::sys::signal::Signal::SIGINT);
+    assert_eq!(sandbox.exited(program).await.unwrap(), Some(0));
+    let directory = sandbox.kill().await;
+    assert_eq!(processes(&at), [] as [i32; 0]);
+    directory.wipe().unwrap();
+    assert!(!place::cipher(&at).exists());
+}
+
+#[tokio::test]
+async fn the_end_of_the_sandbox_is_the_end_of_postgresql_at_once() {
+    if !is_root() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let at = cluster.home().join("agent");
+    let mut sandbox = sealed(&at, Duration::from_secs(45)).await;
+    started(&mut sandbox, &at, &cluster).await;
+    assert!(processes(&at).len() >= 4);
+    let before = boottime();
+    let disk = sandbox.disk();
+    drop(sandbox.kill().await);
+    assert_eq!(processes(&at), [] as [i32; 0]);
+    assert!(boottime() - before < Duration::from_secs(3));
+    // S1: what comes too late does not land on a plain disk.
+    assert!(std::fs::write(disk.join("late"), b"x").is_err());
+    assert!(sql(&at, "select 1").is_err());
+}
+
+/// The agent of the test below, in a process of its own that can be stopped.
+#[tokio::test]
+async fn agent_of_the_stop_test() {
+    let Ok(home) = std::env::var("REDOUBT_TEST_AGENT") else {
+        return;
+    };
+    let cluster = Cluster::at(Path::new(&home));
+    let at = cluster.home().join("agent");
+    let mut sandbox = sealed(&at, Duration::from_secs(20)).await;
+    let leash = sandbox.leash();
+    started(&mut sandbox, &at, &cluster).await;
+    std::fs::write(cluster.home().join("ready"), b"").unwrap();
+    loop {
+        leash.extend(boottime() + Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+#[test]
+fn a_stopped_agent_ends_postgresql_by_the_deadline_and_a_dead_one_at_once() {
+    if !is_root() {
+        return;
+    }
+    for (signal, longest) in [("STOP", 20), ("KILL", 0)] {
+        let cluster = Cluster::new();
+        let at = cluster.home().join("agent");
+        let mut agent = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "agent_of_the_stop_test"])
+            .env("REDOUBT_TEST_AGENT", cluster.home())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let until = |limit: Duration, done: &dyn Fn() -> bool| {
+            let begin = boottime();
+            while !done() {
+                assert!(boottime() - begin < limit, "{signal}: it takes too long");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            boottime() - begin
+        };
+        let ready = cluster.home().join("ready");
+        until(Duration::from_secs(60), &|| ready.exists());
+        // Renewed for longer than one deadline, it still runs.
+        let pid = agent.id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &pid]).status();
+        assert!(sent.unwrap().success());
+        let agent_pid = i32::try_from(agent.id()).unwrap();
+        let took = until(Duration::from_secs(longest + 4), &|| {
+            processes(&at).iter().all(|pid| *pid == agent_pid)
+        });
+        // The deadline itself ended it, nothing before.
+        assert!(
+            took >= Duration::from_secs(longest.saturating_sub(2)),
+            "{took:?}"
+        );
+        drop(agent.kill());
+        drop(agent.wait());
+    }
+}
