@@ -85,11 +85,9 @@ fn free_addr() -> std::net::SocketAddr {
 
 fn connect(keymanagers: Vec<String>) -> Arc<Keyring> {
     let config = KeyringConfig {
-        keymanagers,
-        identity_dir: None,
-        node: NodeId(1),
         renew: RENEW,
         drain: DRAIN,
+        ..KeyringConfig::new(NodeId(1), keymanagers)
     };
     Arc::new(Keyring::connect(config).unwrap())
 }

@@ -47,6 +47,8 @@ pub enum RevokeReason {
     AccessDenied,
     /// Revoked by request through the API (K7).
     Requested,
+    /// The KMS could not be asked for longer than the grace: nobody refused (K3).
+    GraceEnded,
 }
 
 /// What the keymanager knows about a tenant's keys (K3).
@@ -255,6 +257,12 @@ pub struct FenceDone {
     /// From the fence's arrival to the last zeroized byte.
     pub took_ms: u64,
 }
+
+/// Answers of the operator API, and how its paths are made, stand in a module of their own.
+pub use crate::operator::{
+    LeaseStatus, LedgerTail, PATH_LEDGER, PATH_TENANTS, Request, Requested, TenantStatus,
+    ledger_path, restore_path, revoke_path, tenant_path,
+};
 
 /// A data key on its way from the keymanager to a node: zeroized when dropped.
 #[derive(Zeroize, ZeroizeOnDrop)]

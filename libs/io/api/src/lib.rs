@@ -4,6 +4,7 @@
 mod client;
 mod grade;
 pub mod keys;
+mod operator;
 pub mod timeline;
 
 pub use client::{Client, ClientError};

@@ -21,7 +21,7 @@ use crate::lease::{Lease, Source, lock, now_ms};
 const POOL: u32 = 16;
 
 /// How a node reaches its keymanagers.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct KeyringConfig {
     /// Their URLs; each of them can grant and renew (K3).
     pub keymanagers: Vec<String>,
@@ -33,6 +33,38 @@ pub struct KeyringConfig {
     pub renew: Duration,
     /// R: how long a fence waits for running operations (K2).
     pub drain: Duration,
+    /// The token that is shown to keymanagers which check placement (K4): of the scope of a node,
+    /// or of one tenant for its compute.
+    pub token: Option<String>,
+}
+
+impl KeyringConfig {
+    /// With the usual times of K2, no identity and no token.
+    #[must_use]
+    pub const fn new(node: NodeId, keymanagers: Vec<String>) -> Self {
+        Self {
+            keymanagers,
+            identity_dir: None,
+            node,
+            renew: Duration::from_secs(10),
+            drain: Duration::from_secs(5),
+            token: None,
+        }
+    }
+}
+
+// A token is a secret: it must not reach a log.
+impl std::fmt::Debug for KeyringConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyringConfig")
+            .field("keymanagers", &self.keymanagers)
+            .field("identity_dir", &self.identity_dir)
+            .field("node", &self.node)
+            .field("renew", &self.renew)
+            .field("drain", &self.drain)
+            .field("token", &self.token.as_ref().map(|_| "given"))
+            .finish()
+    }
 }
 
 /// The clients of a process.
@@ -63,7 +95,13 @@ pub(crate) struct Remote {
 
 impl Connection {
     pub(crate) fn new(config: KeyringConfig) -> Result<Self, ClientError> {
-        let client = |url: &String| Client::new(url, config.identity_dir.as_deref());
+        let client = |url: &String| {
+            let client = Client::new(url, config.identity_dir.as_deref())?;
+            Ok::<_, ClientError>(match &config.token {
+                Some(token) => client.with_token(token.clone()),
+                None => client,
+            })
+        };
         let servers = config.keymanagers.iter().map(client);
         Ok(Self {
             servers: servers.collect::<Result<_, _>>()?,
