@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{Error, ErrorKind};
 use std::path::Path;
 
-use api::Grade;
+use api::{ClientError, Grade};
 
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
@@ -19,6 +19,26 @@ impl Failure {
             grade,
             text: text.to_string(),
         }
+    }
+
+    /// For `map_err`: what was being done when the operating system refused.
+    pub(crate) fn doing(what: impl fmt::Display) -> impl FnOnce(Error) -> Self {
+        move |error| Self::new(Grade::Retry, format_args!("cannot {what}: {error}"))
+    }
+
+    /// A rule of our own does not hold.
+    pub(crate) fn bug(text: impl fmt::Display) -> Self {
+        Self::new(Grade::Bug, text)
+    }
+
+    /// What was asked for cannot be had, however often it is asked.
+    pub(crate) fn fix(text: impl fmt::Display) -> Self {
+        Self::new(Grade::FixRequest, text)
+    }
+
+    /// What was asked for did not happen this time.
+    pub(crate) fn retry(text: impl fmt::Display) -> Self {
+        Self::new(Grade::Retry, text)
     }
 
     /// A file that could not be read: what the user named is wrong, or the disk is in trouble.
@@ -61,5 +81,11 @@ impl From<Error> for Failure {
             Grade::Retry,
             format_args!("cannot write the answer: {error}"),
         )
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::new(error.grade(), error)
     }
 }

@@ -1,7 +1,12 @@
 //! The command line of Redoubt. Nouns, then verbs; `--json` for programs; the exit code says
 //! what to do next (docs/reference/exit-codes.md).
 
+mod branch;
+mod dev;
+mod drill;
 mod exit;
+mod local;
+mod psql;
 mod sealed_file;
 
 use std::process::ExitCode;
@@ -21,11 +26,28 @@ enum Noun {
     /// Look at sealed files, on a disk or copied from a bucket.
     #[command(subcommand)]
     Sealed(sealed_file::Verb),
+    /// Run a whole system on this machine.
+    #[command(subcommand)]
+    Dev(dev::Verb),
+    /// Open psql on a branch of the local system.
+    Psql(psql::Options),
+    /// Make and show branches of the local system.
+    #[command(subcommand)]
+    Branch(branch::Verb),
+    /// Show on the local system that a promise holds.
+    #[command(subcommand)]
+    Drill(drill::Verb),
 }
 
 fn main() -> ExitCode {
-    let result = match Arguments::parse().noun {
-        Noun::Sealed(verb) => sealed_file::run(&verb, &mut std::io::stdout().lock()),
+    let noun = Arguments::parse().noun;
+    let out = &mut std::io::stdout();
+    let result = match &noun {
+        Noun::Sealed(verb) => sealed_file::run(verb, out),
+        Noun::Dev(verb) => dev::run(verb, out),
+        Noun::Psql(options) => psql::run(options, out),
+        Noun::Branch(verb) => branch::run(verb, out),
+        Noun::Drill(verb) => drill::run(verb, out),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,367 @@
+//! `redoubt dev up`.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+
+use super::status;
+use crate::exit::Failure;
+use crate::local::branch;
+use crate::local::home::{Directory, Home, make_directory};
+use crate::local::identity::{self, OPERATOR};
+use crate::local::launch::{LOOK, make_user, start, state, until_ready};
+use crate::local::master_key;
+use crate::local::node::Operator;
+use crate::local::postgres;
+use crate::local::programs::{self, Kind, Program, program_file};
+use crate::local::settings::{self, POSTGRES_USER};
+use crate::local::system::{Branch, KmsKind, System};
+use crate::local::wire::{Answer, Question, ask};
+
+/// For a storage process to be ready.
+const STORAGE: Duration = Duration::from_secs(60);
+/// For a compute to answer on its port: election, base backup, start of Postgres.
+const COMPUTE: Duration = Duration::from_secs(120);
+
+/// Only what is said at the first `up` counts: later ones need none of it.
+#[derive(Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    directory: Directory,
+    /// An S3 bucket, s3://NAME; a local directory where nothing is said. Credentials come from
+    /// the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION).
+    #[arg(long, value_name = "URL")]
+    bucket: Option<String>,
+    /// The S3 server, where it is not AWS; and of the KMS, where --kms-endpoint names no other.
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
+    /// Who holds the master key.
+    #[arg(long, value_enum)]
+    kms: Option<Kms>,
+    /// The master key in AWS KMS.
+    #[arg(long, value_name = "ARN", required_if_eq("kms", "aws"))]
+    key: Option<String>,
+    /// The server that speaks as AWS KMS does, where it is not AWS.
+    #[arg(long, value_name = "URL")]
+    kms_endpoint: Option<String>,
+    /// How many keymanagers; with two, the restart of one is not noticed.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=9))]
+    keymanagers: Option<u16>,
+    /// Probes and leases in seconds, so that a drill takes seconds.
+    #[arg(long)]
+    fast_keys: bool,
+    /// Moves every port, so that several systems run beside each other.
+    #[arg(long, value_name = "N")]
+    port_offset: Option<u16>,
+    /// The loadable module of Postgres, where it is not beside this program.
+    #[arg(long, value_name = "PATH")]
+    guard: Option<PathBuf>,
+    /// Answer in JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Kinds of KMS.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kms {
+    /// A directory of this system.
+    Local,
+    /// AWS KMS.
+    Aws,
+}
+
+pub(crate) fn run(options: &Options, out: &mut impl Write) -> Result<(), Failure> {
+    let home = options.directory.home()?;
+    require_root()?;
+    let _lock = home.lock()?;
+    let existing = System::load(&home)?;
+    let mut system = described(options, existing)?;
+    prepare(&home, &system)?;
+    system.save(&home)?;
+    bring_up(&home, &mut system)?;
+    if options.json {
+        return status::print(&home, &system, true, out);
+    }
+    status::print(&home, &system, false, out)?;
+    let main = system.branch("main")?;
+    writeln!(out)?;
+    writeln!(out, "connect    redoubt psql")?;
+    writeln!(out, "or         {}", postgres::url(&home, &system, main)?)?;
+    Ok(())
+}
+
+/// A compute mounts its encrypted disk, which is root's to do.
+fn require_root() -> Result<(), Failure> {
+    // Stand-ins of tests mount nothing.
+    let stand_ins = std::env::var_os("REDOUBT_PROGRAMS").is_some();
+    if nix::unistd::geteuid().is_root() || stand_ins {
+        return Ok(());
+    }
+    let words: Vec<String> = std::env::args().skip(1).map(|word| quoted(&word)).collect();
+    let own = std::env::current_exe().map_err(Failure::doing("find this program"))?;
+    let mut passed = String::new();
+    for name in ["REDOUBT_HOME", "HOME"] {
+        if let Ok(value) = std::env::var(name) {
+            passed.push_str(&format!("{name}={} ", quoted(&value)));
+        }
+    }
+    Err(Failure::fix(format_args!(
+        "only root can mount the encrypted disk of a compute; run:\n  sudo -E env {passed}{} {}",
+        quoted(&own.display().to_string()),
+        words.join(" ")
+    )))
+}
+
+/// A word as a shell reads it back.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// The system that is there, or the one that is asked for. What was decided once stays.
+fn described(options: &Options, existing: Option<System>) -> Result<System, Failure> {
+    let is_new = existing.is_none();
+    let mut system = match existing {
+        Some(system) => system,
+        None => System::new()?,
+    };
+    let before = system.clone();
+    if let Some(offset) = options.port_offset {
+        system.port_offset = offset;
+    }
+    if let Some(keymanagers) = options.keymanagers {
+        system.keymanagers = keymanagers;
+    }
+    if let Some(url) = &options.bucket {
+        if !url.starts_with("s3://") {
+            return Err(Failure::fix(format_args!(
+                "--bucket {url} is not s3://NAME"
+            )));
+        }
+        system.bucket.url = Some(url.clone());
+        system.bucket.endpoint.clone_from(&options.endpoint);
+    }
+    if let Some(kms) = options.kms {
+        system.kms = kms_kind(options, kms)?;
+    }
+    if options.guard.is_some() {
+        system.guard.clone_from(&options.guard);
+    }
+    system.fast_keys |= options.fast_keys;
+    system.ports()?;
+    let changed = before
+        != System {
+            guard: before.guard.clone(),
+            ..system.clone()
+        };
+    if !is_new && changed {
+        return Err(Failure::fix(
+            "the local system was made with other settings, which stay: leave these flags out, \
+             or remove it with `redoubt dev down --purge`, or take another --directory",
+        ));
+    }
+    Ok(system)
+}
+
+fn kms_kind(options: &Options, kms: Kms) -> Result<KmsKind, Failure> {
+    match (kms, &options.key) {
+        (Kms::Local, None) => Ok(KmsKind::Local),
+        (Kms::Local, Some(_)) => Err(Failure::fix("--key names a key in AWS KMS: say --kms aws")),
+        (Kms::Aws, None) => Err(Failure::fix("--kms aws needs --key ARN")),
+        (Kms::Aws, Some(key)) => Ok(KmsKind::Aws {
+            key: key.clone(),
+            endpoint: options
+                .kms_endpoint
+                .clone()
+                .or_else(|| options.endpoint.clone()),
+        }),
+    }
+}
+
+/// Everything that processes find on disk when they start; made once.
+fn prepare(home: &Home, system: &System) -> Result<(), Failure> {
+    for kind in [
+        Kind::Keymanager,
+        Kind::Safekeeper,
+        Kind::Pageserver,
+        Kind::Compute,
+    ] {
+        program_file(kind)?;
+    }
+    make_directory(&home.root, 0o755)?;
+    if system.kms == KmsKind::Local {
+        master_key::make(home)?;
+    }
+    if system.bucket.url.is_none() {
+        make_directory(&home.bucket(), 0o700)?;
+    }
+    postgres::make_password(home)?;
+    if nix::unistd::geteuid().is_root() {
+        make_user(POSTGRES_USER)?;
+    }
+    write_files(home, system)
+}
+
+/// Identities and settings of every process.
+pub(crate) fn write_files(home: &Home, system: &System) -> Result<(), Failure> {
+    let programs = programs::all(system)?;
+    let mut names: Vec<String> = programs.iter().map(|p| p.name.clone()).collect();
+    names.push(OPERATOR.to_owned());
+    identity::make(home, system.tenant, &names)?;
+    for program in &programs {
+        settings::write(home, system, program)?;
+    }
+    Ok(())
+}
+
+/// Starts what does not run, storage first, and what was never made.
+fn bring_up(home: &Home, system: &mut System) -> Result<(), Failure> {
+    let operator = Operator::of(home)?;
+    let programs = programs::all(system)?;
+    let storage = |program: &&Program| program.kind != Kind::Compute;
+    // All at once, so that their starts overlap; then in order.
+    for program in programs.iter().filter(storage) {
+        start(home, program)?;
+    }
+    for program in programs.iter().filter(storage) {
+        let begin = Instant::now();
+        until_ready(home, program, &operator, STORAGE)?;
+        said(&program.name, "ready", begin);
+    }
+    for program in programs.iter().filter(|p| p.kind == Kind::Compute) {
+        if let Some(branch) = &program.branch {
+            compute_up(home, system, &operator, program, branch)?;
+        }
+    }
+    Ok(())
+}
+
+/// Brings up the compute of a branch, which is imported or attached before.
+pub(crate) fn compute_up(
+    home: &Home,
+    system: &mut System,
+    operator: &Operator,
+    program: &Program,
+    branch: &Branch,
+) -> Result<(), Failure> {
+    let begin = Instant::now();
+    if !branch.made {
+        match &branch.parent {
+            None => {
+                progress(&program.name, "makes a new project: initdb, import");
+                branch::import(home, system, operator, program, branch)?;
+            }
+            Some(parent) => {
+                let parent = system.branch(parent)?;
+                branch::create(system, operator, parent, branch)?;
+            }
+        }
+        system.set_made(&branch.name);
+        system.save(home)?;
+    }
+    branch::attach(system, operator, branch)?;
+    start(home, program)?;
+    until_answers(home, program)?;
+    said(&program.name, "answers", begin);
+    Ok(())
+}
+
+/// Waits until Postgres lets clients in; an agent whose Postgres does not run says why.
+fn until_answers(home: &Home, program: &Program) -> Result<(), Failure> {
+    let begin = Instant::now();
+    loop {
+        let why = match lets_in(program.libpq.unwrap_or(0)) {
+            Answer::Served => return Ok(()),
+            Answer::Refused { sqlstate, message } => format!("{sqlstate} {message}"),
+            Answer::Nothing(why) => why,
+        };
+        if !state(home, program)?.1.lives() || begin.elapsed() > COMPUTE {
+            return Err(Failure::retry(format_args!(
+                "{} does not answer: {why}; its log ends with:\n{}",
+                program.name,
+                crate::local::launch::end_of_log(&home.log(&program.name))
+            )));
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// What the port of a compute answers to a client.
+pub(crate) fn lets_in(port: u16) -> Answer {
+    ask(
+        port,
+        &Question {
+            startup: &[("user", postgres::USER), ("database", "postgres")],
+            password: "",
+            query: None,
+        },
+    )
+}
+
+fn said(name: &str, what: &str, begin: Instant) {
+    let seconds = begin.elapsed().as_secs_f64();
+    progress(name, &format!("{what} after {seconds:.1} s"));
+}
+
+fn progress(name: &str, what: &str) {
+    eprintln!("{name:16} {what}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn options(line: &str) -> Options {
+        let words = std::iter::once("x").chain(line.split_whitespace());
+        Line::try_parse_from(words).unwrap().options
+    }
+
+    #[test]
+    fn what_was_decided_once_stays() {
+        let first = described(&options("--port-offset 7 --keymanagers 2"), None).unwrap();
+        assert_eq!((first.port_offset, first.keymanagers), (7, 2));
+        let again = described(&options(""), Some(first.clone())).unwrap();
+        assert_eq!(again, first);
+        let same = described(&options("--port-offset 7"), Some(first.clone())).unwrap();
+        assert_eq!(same, first);
+        for other in ["--port-offset 8", "--bucket s3://x", "--fast-keys"] {
+            let refused = described(&options(other), Some(first.clone())).err();
+            assert_eq!(refused.map(|f| f.code()), Some(2), "{other}");
+        }
+        let guard = described(&options("--guard /g.so"), Some(first)).unwrap();
+        assert_eq!(guard.guard, Some(PathBuf::from("/g.so")));
+    }
+
+    #[test]
+    fn one_endpoint_serves_bucket_and_kms_unless_two_are_named() {
+        let all = "--bucket s3://b --endpoint http://s --kms aws --key k";
+        let endpoint = |line: &str| match described(&options(line), None).unwrap().kms {
+            KmsKind::Aws { endpoint, .. } => endpoint,
+            KmsKind::Local => None,
+        };
+        assert_eq!(endpoint(all).as_deref(), Some("http://s"));
+        let two = format!("{all} --kms-endpoint http://k");
+        assert_eq!(endpoint(&two).as_deref(), Some("http://k"));
+        assert!(described(&options("--bucket /x"), None).is_err());
+        assert!(described(&options("--kms local --key k"), None).is_err());
+    }
+
+    #[test]
+    fn the_command_that_is_shown_can_be_pasted() {
+        assert_eq!(quoted("s3://x"), "s3://x");
+        assert_eq!(quoted("a b'c"), r"'a b'\''c'");
+        assert_eq!(quoted(""), "''");
+    }
+}

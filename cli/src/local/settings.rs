@@ -1,0 +1,309 @@
+//! The configuration files of the processes: what each crate's `config.rs` reads.
+
+use std::path::PathBuf;
+
+use api::timeline::{NodeAddress, SafekeeperSet};
+use ids::{TenantId, TimelineId};
+use serde::Serialize;
+
+use super::home::{Home, make_directory, write_file};
+use super::identity::{NODE_TOKEN, TENANT_TOKEN, TOKEN_KEY};
+use super::programs::{
+    Kind, Program, keymanager_urls, pageserver_address, program_directory, safekeeper_set,
+};
+use super::system::{KmsKind, System};
+use crate::exit::Failure;
+
+/// The one cell.
+const CELL: &str = "dev";
+/// The system user that Postgres runs as.
+pub(crate) const POSTGRES_USER: &str = "redoubt";
+/// Postgres's programs.
+pub(crate) const POSTGRES_BIN: &str = "/usr/lib/postgresql/15/bin";
+
+/// Writes the configuration of a process.
+pub(crate) fn write(home: &Home, system: &System, program: &Program) -> Result<(), Failure> {
+    let text = render(home, system, program)?;
+    let path = home.config(&program.name);
+    make_directory(&home.root.join("config"), 0o755)?;
+    write_file(&path, text.as_bytes(), 0o644)
+}
+
+/// The configuration of a process, as TOML.
+pub(crate) fn render(home: &Home, system: &System, program: &Program) -> Result<String, Failure> {
+    let rendered = match program.kind {
+        Kind::Keymanager => toml::to_string(&keymanager(home, system, program)),
+        Kind::Safekeeper | Kind::Pageserver => toml::to_string(&storage(home, system, program)?),
+        Kind::Compute => toml::to_string(&compute(home, system, program)?),
+    };
+    rendered.map_err(Failure::bug)
+}
+
+#[derive(Serialize)]
+struct Keymanager {
+    identity: PathBuf,
+    cell: &'static str,
+    ledger: PathBuf,
+    listen: Listen,
+    bucket: Bucket,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timings: Option<Timings>,
+    tenants: [Tenant; 1],
+}
+
+#[derive(Serialize)]
+struct Listen {
+    addr: String,
+}
+
+#[derive(Serialize)]
+struct Tenant {
+    id: TenantId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    local_kms: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aws: Option<Aws>,
+}
+
+#[derive(Serialize)]
+struct Aws {
+    key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<String>,
+}
+
+/// A drill in seconds: the proportions of the usual times, a tenth and less of each.
+#[derive(Serialize)]
+struct Timings {
+    probe_ms: u64,
+    lease_ms: u64,
+    strike_ms: u64,
+    grace_ms: u64,
+    heal_ms: u64,
+}
+
+const FAST: Timings = Timings {
+    probe_ms: 1000,
+    lease_ms: 5000,
+    strike_ms: 500,
+    grace_ms: 120_000,
+    heal_ms: 1000,
+};
+/// Between two renewals, where leases are as short as [`FAST`] says.
+const FAST_RENEW_MS: u64 = 1000;
+/// For a drain, likewise.
+const FAST_DRAIN_MS: u64 = 1000;
+
+#[derive(Serialize)]
+struct Bucket {
+    url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<String>,
+}
+
+fn bucket(home: &Home, system: &System) -> Bucket {
+    let local = || format!("file://{}", home.bucket().display());
+    Bucket {
+        url: system.bucket.url.clone().unwrap_or_else(local),
+        endpoint: system.bucket.endpoint.clone(),
+    }
+}
+
+fn keymanager(home: &Home, system: &System, program: &Program) -> Keymanager {
+    let (local_kms, aws) = match &system.kms {
+        KmsKind::Local => (Some(home.kms()), None),
+        KmsKind::Aws { key, endpoint } => {
+            let (key, endpoint) = (key.clone(), endpoint.clone());
+            (None, Some(Aws { key, endpoint }))
+        }
+    };
+    Keymanager {
+        identity: home.identity(&program.name),
+        cell: CELL,
+        ledger: home.data(&program.name).join("ledger"),
+        listen: Listen {
+            addr: format!("127.0.0.1:{}", program.http),
+        },
+        bucket: bucket(home, system),
+        timings: system.fast_keys.then_some(FAST),
+        tenants: [Tenant {
+            id: system.tenant,
+            local_kms,
+            aws,
+        }],
+    }
+}
+
+/// Safekeepers and pageservers are set alike.
+#[derive(Serialize)]
+struct Storage {
+    node_id: u64,
+    listen: String,
+    http: String,
+    data_directory: PathBuf,
+    cell: &'static str,
+    identity: PathBuf,
+    token_key: PathBuf,
+    token: PathBuf,
+    keymanagers: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease_renew_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease_drain_ms: Option<u64>,
+    bucket: Bucket,
+}
+
+fn storage(home: &Home, system: &System, program: &Program) -> Result<Storage, Failure> {
+    Ok(Storage {
+        node_id: program.node,
+        listen: libpq(program),
+        http: format!("127.0.0.1:{}", program.http),
+        data_directory: home.data(&program.name),
+        cell: CELL,
+        identity: home.identity(&program.name),
+        token_key: home.token(TOKEN_KEY),
+        token: home.token(NODE_TOKEN),
+        keymanagers: keymanager_urls(system)?,
+        lease_renew_ms: system.fast_keys.then_some(FAST_RENEW_MS),
+        lease_drain_ms: system.fast_keys.then_some(FAST_DRAIN_MS),
+        bucket: bucket(home, system),
+    })
+}
+
+#[derive(Serialize)]
+struct Compute {
+    node_id: u64,
+    tenant: TenantId,
+    timeline: TimelineId,
+    pg_major: u32,
+    listen: String,
+    http: String,
+    directory: PathBuf,
+    identity: PathBuf,
+    token: PathBuf,
+    keymanagers: Vec<String>,
+    postgres_bin: &'static str,
+    guard: PathBuf,
+    user: &'static str,
+    pageserver: NodeAddress,
+    safekeepers: SafekeeperSet,
+}
+
+fn compute(home: &Home, system: &System, program: &Program) -> Result<Compute, Failure> {
+    let branch = program.branch.as_ref();
+    let branch = branch.ok_or_else(|| Failure::bug("a compute without a branch"))?;
+    let guard = match &system.guard {
+        Some(path) => path.clone(),
+        None => program_directory()?.join("redoubt_guard.so"),
+    };
+    Ok(Compute {
+        node_id: program.node,
+        tenant: system.tenant,
+        timeline: branch.timeline,
+        pg_major: 15,
+        listen: libpq(program),
+        http: format!("127.0.0.1:{}", program.http),
+        directory: home.data(&program.name),
+        identity: home.identity(&program.name),
+        token: home.token(TENANT_TOKEN),
+        keymanagers: keymanager_urls(system)?,
+        postgres_bin: POSTGRES_BIN,
+        guard,
+        user: POSTGRES_USER,
+        pageserver: pageserver_address(system)?,
+        safekeepers: safekeeper_set(system)?,
+    })
+}
+
+fn libpq(program: &Program) -> String {
+    format!("127.0.0.1:{}", program.libpq.unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local::programs::{all, named};
+    use crate::local::system::BucketAt;
+
+    fn rendered(system: &System, name: &str) -> toml::Table {
+        let home = Home {
+            root: PathBuf::from("/home/x"),
+        };
+        let program = named(system, name).unwrap();
+        render(&home, system, &program).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn every_file_is_toml_and_names_its_own_identity() {
+        let system = System::new().unwrap();
+        for program in all(&system).unwrap() {
+            let table = rendered(&system, &program.name);
+            let identity = table["identity"].as_str().unwrap();
+            assert_eq!(identity, format!("/home/x/identity/{}", program.name));
+        }
+    }
+
+    #[test]
+    fn storage_nodes_know_bucket_keymanagers_and_tokens() {
+        let mut system = System::new().unwrap();
+        system.keymanagers = 2;
+        system.bucket = BucketAt {
+            url: Some("s3://dev".to_owned()),
+            endpoint: Some("http://127.0.0.1:9000".to_owned()),
+        };
+        for name in ["safekeeper-2", "pageserver-1"] {
+            let table = rendered(&system, name);
+            assert_eq!(table["bucket"]["url"].as_str(), Some("s3://dev"));
+            assert_eq!(table["keymanagers"].as_array().unwrap().len(), 2);
+            assert_eq!(
+                table["token_key"].as_str(),
+                Some("/home/x/tokens/public.pem")
+            );
+            assert!(!table.contains_key("lease_renew_ms"));
+        }
+        assert_eq!(
+            rendered(&system, "safekeeper-2")["node_id"].as_integer(),
+            Some(2)
+        );
+    }
+
+    #[test]
+    fn a_compute_gets_its_tenants_token_and_no_bucket() {
+        let system = System::new().unwrap();
+        let table = rendered(&system, "compute-main");
+        assert_eq!(table["token"].as_str(), Some("/home/x/tokens/tenant.jwt"));
+        assert!(!table.contains_key("bucket"));
+        let members = table["safekeepers"]["members"].as_array().unwrap();
+        assert_eq!(members.len(), 3);
+        assert_eq!(members[2]["libpq"].as_str(), Some("127.0.0.1:5456"));
+        assert_eq!(
+            table["pageserver"]["http"].as_str(),
+            Some("https://127.0.0.1:9898")
+        );
+    }
+
+    #[test]
+    fn the_master_key_is_of_the_kind_that_was_asked_for() {
+        let mut system = System::new().unwrap();
+        let tenant = |system: &System| {
+            let table = rendered(system, "keymanager-1");
+            table["tenants"].as_array().unwrap()[0]
+                .as_table()
+                .unwrap()
+                .clone()
+        };
+        assert_eq!(tenant(&system)["local_kms"].as_str(), Some("/home/x/kms"));
+        system.kms = KmsKind::Aws {
+            key: "arn:aws:kms:x".to_owned(),
+            endpoint: None,
+        };
+        assert!(!tenant(&system).contains_key("local_kms"));
+        assert_eq!(
+            tenant(&system)["aws"]["key"].as_str(),
+            Some("arn:aws:kms:x")
+        );
+        system.fast_keys = true;
+        let table = rendered(&system, "keymanager-1");
+        assert!(table["timings"]["lease_ms"].as_integer().unwrap() < 10_000);
+    }
+}
