@@ -11,6 +11,7 @@
 
 mod backup;
 mod compact;
+mod import;
 mod ingest;
 mod layer;
 mod manifest;

@@ -6,15 +6,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use ids::{Fork, Key, KeyKind, RelTag, SlruKind};
 
-use super::Changes;
+use pg::datadir::{DEFAULT_TABLESPACE, GLOBAL_TABLESPACE, SLRU_SEGMENT_PAGES};
+
+use super::{Changes, Reason};
 use crate::value::Value;
 
-const BLOCKS_PER_SLRU_SEGMENT: u32 = 32;
+/// How far past the end of a fork a record may reach: each block in between becomes a value, and
+/// stock servers extend by at most 512 blocks before they write a record.
+pub(crate) const EXTENSION_MAX: u32 = 65_536;
 
 /// Databases, relation forks and SLRU segments as of the last record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Directory {
-    /// By tablespace and database.
+    /// By tablespace and database; what databases share (1664, 0) is not among them.
     pub(crate) databases: BTreeSet<(u32, u32)>,
     /// The length of every fork, in blocks.
     pub(crate) forks: BTreeMap<RelTag, u32>,
@@ -26,17 +30,55 @@ pub(crate) struct Directory {
 
 /// Segment and block of a page of an SLRU.
 pub(super) const fn slru_place(page: u32) -> (u32, u32) {
-    (
-        page / BLOCKS_PER_SLRU_SEGMENT,
-        page % BLOCKS_PER_SLRU_SEGMENT,
-    )
+    (page / SLRU_SEGMENT_PAGES, page % SLRU_SEGMENT_PAGES)
 }
 
 impl Directory {
+    /// All of the lists and lengths, as whole values.
+    pub(crate) fn values(&self) -> Vec<(Key, Value)> {
+        let mut lists: BTreeMap<KeyKind, Vec<u8>> = BTreeMap::new();
+        let mut out = Changes::default();
+        lists.entry(KeyKind::Databases).or_default();
+        lists.entry(KeyKind::TwoPhaseFiles).or_default();
+        for (spc, db) in &self.databases {
+            let list = lists.entry(KeyKind::Databases).or_default();
+            list.extend(database_item(*spc, *db));
+        }
+        for (fork, len) in &self.forks {
+            let (spc, db) = (fork.spc, fork.db);
+            let list = lists.entry(KeyKind::Relations { spc, db }).or_default();
+            list.extend(fork_item(*fork));
+            out.put(KeyKind::RelSize(*fork), length(*len));
+        }
+        for ((kind, segment), len) in &self.slru {
+            let list = lists.entry(KeyKind::SlruSegments(*kind)).or_default();
+            list.extend(segment.to_be_bytes());
+            out.put(KeyKind::SlruSize(*kind, *segment), length(*len));
+        }
+        for xid in &self.prepared {
+            let list = lists.entry(KeyKind::TwoPhaseFiles).or_default();
+            list.extend(prepared_item(*xid));
+        }
+        for (list, items) in lists {
+            out.put(list, Value::Image(items.into()));
+        }
+        out.values
+    }
+
     pub(super) fn add_database(&mut self, spc: u32, db: u32, out: &mut Changes) {
         if self.databases.insert((spc, db)) {
-            let item = [spc.to_be_bytes(), db.to_be_bytes()].concat();
-            out.put(KeyKind::Databases, Value::ListAdd(item.into()));
+            let item = database_item(spc, db);
+            out.put(KeyKind::Databases, Value::ListAdd(item));
+        }
+    }
+
+    /// Whether files of this database can be there.
+    pub(super) fn check_database(&self, spc: u32, db: u32) -> Result<(), Reason> {
+        check_tablespace(spc, db)?;
+        if spc == GLOBAL_TABLESPACE || self.databases.contains(&(spc, db)) {
+            Ok(())
+        } else {
+            Err(Reason::NoDatabase(db))
         }
     }
 
@@ -47,19 +89,43 @@ impl Directory {
             self.drop_fork(fork, out);
         }
         if self.databases.remove(&(spc, db)) {
-            let item = [spc.to_be_bytes(), db.to_be_bytes()].concat();
-            out.put(KeyKind::Databases, Value::ListRemove(item.into()));
+            let item = database_item(spc, db);
+            out.put(KeyKind::Databases, Value::ListRemove(item));
             out.put(KeyKind::RelMap { spc, db }, Value::Gone);
         }
     }
 
-    pub(super) fn create_fork(&mut self, fork: RelTag, out: &mut Changes) {
+    /// Gives a database the forks of another; answers those of the other.
+    pub(super) fn copy_database(
+        &mut self,
+        from: (u32, u32),
+        to: (u32, u32),
+        out: &mut Changes,
+    ) -> Vec<(RelTag, u32)> {
+        let (spc, db) = to;
+        self.drop_database(spc, db, out);
+        self.add_database(spc, db, out);
+        let forks = self.forks.iter().map(|(fork, len)| (*fork, *len));
+        let forks: Vec<_> = forks.filter(|(f, _)| (f.spc, f.db) == from).collect();
+        let mut list = Vec::new();
+        for &(fork, len) in &forks {
+            let fork = RelTag { spc, db, ..fork };
+            list.extend(fork_item(fork));
+            self.set_len(fork, len, out);
+        }
+        out.put(KeyKind::Relations { spc, db }, Value::Image(list.into()));
+        forks
+    }
+
+    pub(super) fn create_fork(&mut self, fork: RelTag, out: &mut Changes) -> Result<(), Reason> {
+        self.check_database(fork.spc, fork.db)?;
         if !self.forks.contains_key(&fork) {
             let (spc, db) = (fork.spc, fork.db);
             let list = KeyKind::Relations { spc, db };
             out.put(list, Value::ListAdd(fork_item(fork)));
             self.set_len(fork, 0, out);
         }
+        Ok(())
     }
 
     pub(super) fn drop_fork(&mut self, fork: RelTag, out: &mut Changes) {
@@ -72,11 +138,21 @@ impl Directory {
     }
 
     /// Makes the fork reach over `block`, which the caller writes where `inits` is set.
-    pub(super) fn reach(&mut self, fork: RelTag, block: u32, inits: bool, out: &mut Changes) {
-        self.create_fork(fork, out);
+    pub(super) fn reach(
+        &mut self,
+        fork: RelTag,
+        block: u32,
+        inits: bool,
+        out: &mut Changes,
+    ) -> Result<(), Reason> {
+        self.create_fork(fork, out)?;
         let len = self.forks.get(&fork).copied().unwrap_or(0);
         if block < len {
-            return;
+            return Ok(());
+        }
+        // The highest number stands for no block.
+        if block - len > EXTENSION_MAX || block == u32::MAX {
+            return Err(Reason::FarBlock { fork, block, len });
         }
         // Blocks of an earlier life of this number may be below: each new one begins as zeros.
         for new in len..=block {
@@ -85,15 +161,14 @@ impl Directory {
             }
         }
         self.set_len(fork, block + 1, out);
+        Ok(())
     }
 
-    /// Cuts a fork that is longer; answers whether it was.
-    pub(super) fn cut(&mut self, fork: RelTag, len: u32, out: &mut Changes) -> bool {
-        let longer = self.forks.get(&fork).is_some_and(|old| *old > len);
-        if longer {
+    /// Cuts a fork that is longer.
+    pub(super) fn cut(&mut self, fork: RelTag, len: u32, out: &mut Changes) {
+        if self.forks.get(&fork).is_some_and(|old| *old > len) {
             self.set_len(fork, len, out);
         }
-        longer
     }
 
     pub(super) fn has_block(&self, fork: RelTag, block: u32) -> bool {
@@ -144,17 +219,28 @@ impl Directory {
         was_there
     }
 
-    /// Removes the segments all of whose pages come before `first`, as `precedes` counts.
+    /// Removes the segments all of whose pages come before the first that stays.
     pub(super) fn cut_slru(
         &mut self,
         slru: SlruKind,
         precedes: impl Fn(u32) -> bool,
         out: &mut Changes,
     ) {
+        let goes = |segment: u32| {
+            let first = segment * SLRU_SEGMENT_PAGES;
+            precedes(first) && precedes(first + SLRU_SEGMENT_PAGES - 1)
+        };
+        self.drop_slru(slru, goes, out);
+    }
+
+    pub(super) fn drop_slru(
+        &mut self,
+        slru: SlruKind,
+        goes: impl Fn(u32) -> bool,
+        out: &mut Changes,
+    ) {
         self.slru.retain(|(kind, segment), _| {
-            let first = *segment * BLOCKS_PER_SLRU_SEGMENT;
-            let last = first + BLOCKS_PER_SLRU_SEGMENT - 1;
-            let stays = *kind != slru || !precedes(first) || !precedes(last);
+            let stays = *kind != slru || !goes(*segment);
             if !stays {
                 let item = Bytes::copy_from_slice(&segment.to_be_bytes());
                 out.put(KeyKind::SlruSegments(slru), Value::ListRemove(item));
@@ -163,6 +249,19 @@ impl Directory {
             stays
         });
     }
+}
+
+/// Only two tablespaces are stored.
+pub(super) const fn check_tablespace(spc: u32, db: u32) -> Result<(), Reason> {
+    match (spc, db) {
+        (GLOBAL_TABLESPACE, 0) => Ok(()),
+        (DEFAULT_TABLESPACE, db) if db != 0 => Ok(()),
+        _ => Err(Reason::Tablespace(spc)),
+    }
+}
+
+fn database_item(spc: u32, db: u32) -> Bytes {
+    [spc.to_be_bytes(), db.to_be_bytes()].concat().into()
 }
 
 fn fork_item(fork: RelTag) -> Bytes {
@@ -186,6 +285,6 @@ pub(super) const fn beside(rel: RelTag, fork: Fork) -> RelTag {
 
 impl Changes {
     pub(super) fn put(&mut self, kind: KeyKind, value: Value) {
-        self.0.push((Key::new(kind), value));
+        self.values.push((Key::new(kind), value));
     }
 }

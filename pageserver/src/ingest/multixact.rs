@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use ids::{KeyKind, SlruKind};
+use pg::datadir::SLRU_SEGMENT_PAGES;
 use pg::rmgr::{MultiXactMember, MultiXactRecord};
 
 use super::directory::slru_place;
-use super::{Changes, Ingest, Reason};
+use super::{Changes, Ingest, Reason, is_ahead};
 use crate::value::Value;
 
 const OFFSETS_PER_PAGE: u32 = 8192 / 4;
@@ -34,7 +35,21 @@ impl Ingest {
                 offset,
                 members,
             } => self.create_multi(multi, offset, &members, out)?,
-            MultiXactRecord::Truncate { .. } => return Err(Reason::Unsupported),
+            MultiXactRecord::Truncate {
+                oldest_multi_db,
+                end_multi,
+                start_member,
+                end_member,
+                ..
+            } => {
+                self.checkpoint.oldest_multi = end_multi;
+                self.checkpoint.oldest_multi_db = oldest_multi_db;
+                self.cut_members(start_member, end_member, out);
+                let first = previous_multi(end_multi) / OFFSETS_PER_PAGE;
+                let precedes = |page| offsets_page_precedes(page, first);
+                let slru = SlruKind::MultiXactOffsets;
+                self.directory.cut_slru(slru, precedes, out);
+            }
         }
         Ok(())
     }
@@ -64,6 +79,23 @@ impl Ingest {
         }
         self.advance_multi(next_multi, next_offset);
         Ok(())
+    }
+
+    /// Removes the segments from that of `start` up to that of `end`, around the end of numbers.
+    fn cut_members(&mut self, start: u32, end: u32, out: &mut Changes) {
+        let segment = |member: u32| member / MEMBERS_PER_PAGE / SLRU_SEGMENT_PAGES;
+        let (start, end) = (segment(start), segment(end));
+        self.directory.drop_slru(
+            SlruKind::MultiXactMembers,
+            |segment| {
+                if start <= end {
+                    (start..end).contains(&segment)
+                } else {
+                    segment >= start || segment < end
+                }
+            },
+            out,
+        );
     }
 
     /// Moves the next multixact and the next member on, never back: a number given out twice
@@ -123,7 +155,20 @@ impl Ingest {
     }
 }
 
-/// Whether `a` comes after `b`, modulo 2^32.
-const fn is_ahead(a: u32, b: u32) -> bool {
-    a.wrapping_sub(b).cast_signed() > 0
+/// The multixact before; 0 is none.
+const fn previous_multi(multi: u32) -> u32 {
+    match multi.wrapping_sub(1) {
+        0 => u32::MAX,
+        previous => previous,
+    }
+}
+
+/// Whether all of `page` is older than all of `other`, as multixacts count: modulo 2^32.
+const fn offsets_page_precedes(page: u32, other: u32) -> bool {
+    let (page, other) = (
+        page.wrapping_mul(OFFSETS_PER_PAGE),
+        other.wrapping_mul(OFFSETS_PER_PAGE),
+    );
+    let last = other.wrapping_add(OFFSETS_PER_PAGE - 1);
+    is_ahead(other, page) && is_ahead(last, page)
 }

@@ -1,3 +1,6 @@
+mod cluster;
+mod stock;
+
 use ids::RelTag;
 use pg::wal::encode_record;
 
@@ -18,6 +21,7 @@ fn with(forks: &[(RelTag, u32)]) -> Ingest {
     let mut directory = Directory::default();
     directory.forks.extend(forks.iter().copied());
     directory.slru.insert((SlruKind::Clog, 0), 1);
+    directory.databases.insert((1663, 5));
     let checkpoint = CheckPoint {
         next_xid: 700,
         next_oid: 16384,
@@ -66,7 +70,10 @@ fn a_block_past_the_end_extends_with_zeros() {
     for (flags, zeros) in [(0x40, 2), (0x00, 3)] {
         let mut ingest = with(&[(HEAP, 1)]);
         let bytes = block_record(0x00, rmgr::HEAP, 3, flags, &[0, 0, 0]);
-        let out = ingest.ingest(Lsn(0x100), Lsn(0x180), &bytes).unwrap().0;
+        let out = ingest
+            .ingest(Lsn(0x100), Lsn(0x180), &bytes)
+            .unwrap()
+            .values;
         let made = out.iter().filter(|(_, value)| *value == Value::Zeros);
         assert_eq!(made.count(), zeros);
         assert_eq!(ingest.directory().forks[&HEAP], 4);
@@ -82,7 +89,10 @@ fn an_insert_clears_the_map_only_where_there_is_one() {
     let bytes = block_record(0x00, rmgr::HEAP, 0, 0, &[1, 0, 1]);
     for (map_len, clears) in [(0, false), (1, true)] {
         let mut ingest = with(&[(HEAP, 1), (VM, map_len)]);
-        let out = ingest.ingest(Lsn(0x100), Lsn(0x180), &bytes).unwrap().0;
+        let out = ingest
+            .ingest(Lsn(0x100), Lsn(0x180), &bytes)
+            .unwrap()
+            .values;
         let clear = Value::VmClear {
             heap_block: 0,
             flags: 3,
@@ -96,7 +106,9 @@ fn an_insert_clears_the_map_only_where_there_is_one() {
 fn truncation_cuts_the_heap_and_the_tail_of_its_map() {
     let mut ingest = with(&[(HEAP, 9), (VM, 1)]);
     let main = words(&[6, HEAP.spc, HEAP.db, HEAP.rel, 7]);
-    let out = feed(&mut ingest, 0, rmgr::SMGR, 0x20, &main).unwrap().0;
+    let out = feed(&mut ingest, 0, rmgr::SMGR, 0x20, &main)
+        .unwrap()
+        .values;
     assert_eq!(ingest.directory().forks[&HEAP], 6);
     assert_eq!(ingest.directory().forks[&VM], 1);
     let cut = Value::VmTruncate { heap_blocks: 6 };
@@ -106,7 +118,9 @@ fn truncation_cuts_the_heap_and_the_tail_of_its_map() {
 #[test]
 fn a_commit_sets_its_bits_and_moves_the_next_transaction() {
     let mut ingest = with(&[]);
-    let out = feed(&mut ingest, 702, rmgr::XACT, 0x00, &[0; 8]).unwrap().0;
+    let out = feed(&mut ingest, 702, rmgr::XACT, 0x00, &[0; 8])
+        .unwrap()
+        .values;
     let set = Value::ClogSet {
         status: XidStatus::Committed,
         xids: vec![702],
@@ -190,7 +204,7 @@ fn a_multixact_writes_its_offset_the_next_one_and_its_members() {
     feed(&mut ingest, 0, rmgr::MULTIXACT, 0x10, &words(&[0])).unwrap();
     let out = feed(&mut ingest, 0, rmgr::MULTIXACT, 0x20, &create)
         .unwrap()
-        .0;
+        .values;
     let patch = |slru, block, offset, bytes: &[u8]| {
         let bytes = Bytes::copy_from_slice(bytes);
         let key = Key::new(KeyKind::SlruBlock(slru, 0, block));
@@ -237,7 +251,7 @@ fn a_relation_map_is_stored_whole_and_without_its_header() {
     main.extend(&map);
     let out = feed(&mut with(&[]), 0, rmgr::RELMAP, 0x00, &main)
         .unwrap()
-        .0;
+        .values;
     let key = Key::new(KeyKind::RelMap { spc: 1663, db: 5 });
     assert_eq!(out, [(key, Value::Image(map.into()))]);
 }
@@ -253,8 +267,10 @@ fn the_end_of_a_prepared_transaction_removes_its_state_and_sets_its_bits() {
     let mut out = Changes::default();
     let file = Bytes::from_static(b"state");
     ingest.directory.add_prepared(705, file, &mut out);
-    assert_eq!(out.0.len(), 2);
-    let out = feed(&mut ingest, 0, rmgr::XACT, 0xC0, &main).unwrap().0;
+    assert_eq!(out.values.len(), 2);
+    let out = feed(&mut ingest, 0, rmgr::XACT, 0xC0, &main)
+        .unwrap()
+        .values;
     assert!(out.contains(&(Key::new(KeyKind::TwoPhase(705)), Value::Gone)));
     let set = Value::ClogSet {
         status: XidStatus::Aborted,

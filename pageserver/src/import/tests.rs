@@ -1,0 +1,183 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use ids::{Fork, RelTag, SlruKind, TenantId, TimelineId};
+use keyring::Keyring;
+use pg::control::ControlFile;
+use pg::page::BLOCK;
+use store::names::Cell;
+use store::{Bucket, BucketConfig};
+
+use super::*;
+use crate::ingest::Directory;
+
+const BIN: &str = "/usr/lib/postgresql/15/bin";
+
+/// Runs a script as a user that may run servers.
+fn sh(at: &Path, script: &str) {
+    let is_root = std::fs::read_to_string("/proc/self/status")
+        .unwrap()
+        .contains("Uid:\t0\t");
+    let mut command = Command::new(if is_root { "runuser" } else { "sh" });
+    if is_root {
+        command.args(["-u", "postgres", "--", "sh"]);
+    }
+    let output = command.args(["-c", script]).current_dir(at).output();
+    let output = output.unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}: {error}");
+}
+
+/// The archive of a fresh data directory.
+fn initdb() -> Vec<u8> {
+    let directory = tempfile::Builder::new()
+        .prefix("redoubt-import")
+        .tempdir_in("/tmp")
+        .unwrap();
+    let at = directory.path();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(at, open).unwrap();
+    sh(at, &format!("{BIN}/initdb -D data -U postgres -A trust -N"));
+    sh(at, "tar -C data -cf data.tar . && chmod a+r data.tar");
+    std::fs::read(at.join("data.tar")).unwrap()
+}
+
+fn files(tar: &[u8]) -> BTreeMap<String, Bytes> {
+    archive::read(tar).unwrap().into_iter().collect()
+}
+
+fn home(at: &Path) -> Home {
+    Home {
+        bucket: Bucket::open(&BucketConfig::directory(at)).unwrap(),
+        keyring: Arc::new(Keyring::fixed([7; 32])),
+        cell: Cell::new("c1").unwrap(),
+        tenant: TenantId([1; 16]),
+        timeline: TimelineId([2; 16]),
+        cache: crate::layer::cache::LayerCache::in_memory(),
+    }
+}
+
+#[tokio::test]
+async fn a_fresh_data_directory_becomes_a_timeline_that_holds_all_of_it() {
+    let tar = initdb();
+    let files = files(&tar);
+    let bucket = tempfile::tempdir().unwrap();
+    let home = home(bucket.path());
+    let (timeline, imported) = import_tar(&home, std::io::Cursor::new(tar)).await.unwrap();
+    assert_eq!(imported.pg_major, 15);
+    assert_eq!(timeline.last_lsn().unwrap(), imported.start_lsn);
+    assert_eq!(
+        timeline.remote_consistent_lsn().unwrap(),
+        imported.start_lsn
+    );
+    let start = imported.start_lsn;
+    // A shutdown checkpoint has 114 bytes, and does not cross a page here.
+    assert_eq!(start, (imported.previous_record + 114).align8());
+    let content = async |kind| timeline.content(Key::new(kind), start).await.unwrap();
+    let control = content(KeyKind::ControlFile).await.unwrap();
+    assert_eq!(control, files["global/pg_control"]);
+    let control = ControlFile::parse(&control).unwrap();
+    let checkpoint = content(KeyKind::Checkpoint).await.unwrap();
+    assert_eq!(checkpoint[..], control.checkpoint().encode());
+    for (path, bytes) in &files {
+        if let Some((fork, segment)) = pg::datadir::parse_relation_path(path) {
+            assert_eq!(segment, 0);
+            let size = content(KeyKind::RelSize(fork)).await.unwrap();
+            assert_eq!(size[..], (bytes.len() as u32 / 8192).to_le_bytes());
+            for (block, page) in (0..).zip(bytes.chunks(BLOCK)) {
+                let held = content(KeyKind::RelBlock(fork, block)).await.unwrap();
+                assert!(held == page, "{path} {block}");
+            }
+        }
+    }
+    let clog = content(KeyKind::SlruBlock(SlruKind::Clog, 0, 0)).await;
+    assert_eq!(clog.unwrap(), files["pg_xact/0000"].slice(..BLOCK));
+    let map = content(KeyKind::RelMap { spc: 1664, db: 0 }).await;
+    assert_eq!(map.unwrap(), files["global/pg_filenode.map"]);
+    let directory = Directory::load(&timeline, start).await.unwrap();
+    assert_eq!(directory.databases.len(), 3);
+    assert_eq!(directory.values(), {
+        let mut again = Directory::load(&timeline, start).await.unwrap();
+        again.prepared.clear();
+        again.values()
+    });
+    let (again, same) = import(&home, files.clone()).await.unwrap();
+    assert_eq!((same, again.last_lsn().unwrap()), (imported, start));
+    again
+        .ingest(imported.previous_record, start, start + 8, [])
+        .unwrap();
+    again.flush().await.unwrap();
+    let error = import(&home, files).await.map(|_| ()).unwrap_err();
+    assert!(matches!(error, ImportError::Occupied { .. }), "{error}");
+}
+
+#[test]
+fn what_cannot_be_a_timeline_is_refused_by_name() {
+    let good = files(&initdb());
+    let refuse = |change: &dyn Fn(&mut BTreeMap<String, Bytes>), words: &str| {
+        let mut files = good.clone();
+        change(&mut files);
+        let error = values(files).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(words), "{words:?} in {error:?}");
+    };
+    let pg_control = "global/pg_control".to_owned();
+    let control = |files: &mut BTreeMap<String, Bytes>, at: usize, value: u8| {
+        let mut bytes = files[&pg_control].to_vec();
+        bytes[at] = value;
+        let crc = crc32c(&bytes[..288]).to_le_bytes();
+        bytes[288..292].copy_from_slice(&crc);
+        files.insert(pg_control.clone(), bytes.into());
+    };
+    refuse(&|files| control(files, 16, 6), "in production");
+    refuse(&|files| control(files, 252, 1), "checksums");
+    refuse(&|files| control(files, 35, 9), "is missing");
+    refuse(&|files| control(files, 64, 99), "no shutdown checkpoint");
+    refuse(&|files| drop(files.remove(&pg_control)), "is missing");
+    let add = |path: &'static str, bytes: &'static [u8]| {
+        move |files: &mut BTreeMap<String, Bytes>| {
+            files.insert(path.to_owned(), Bytes::from_static(bytes));
+        }
+    };
+    refuse(
+        &add("pg_tblspc/16400", b""),
+        "tablespaces are not supported",
+    );
+    refuse(&add("backup_label", b""), "backup_label");
+    refuse(&add("base/1/9999", b"half a page"), "has 11 bytes");
+    refuse(&add("base/1/9999.1", b""), "before segment 1");
+    refuse(&add("base/77/9999", b""), "no relation map");
+    refuse(&add("pg_twophase/x", b""), "no file of a data directory");
+    refuse(&add("base/1/9999", &[0xFF; BLOCK]), "after the end of WAL");
+    refuse(&add("base/1/pg_filenode.map", b"short"), "relation map");
+}
+
+#[test]
+fn the_data_of_unlogged_relations_stays_behind() {
+    let mut files = files(&initdb());
+    for name in ["base/1/9999", "base/1/9999_init", "base/1/9999_fsm"] {
+        files.insert(name.to_owned(), vec![0; BLOCK].into());
+    }
+    let (_, values) = values(files).unwrap();
+    let size = |fork| {
+        let rel = RelTag {
+            spc: 1663,
+            db: 1,
+            rel: 9999,
+            fork,
+        };
+        values
+            .iter()
+            .any(|(key, _)| *key == Key::new(KeyKind::RelSize(rel)))
+    };
+    assert!(size(Fork::Init) && !size(Fork::Main) && !size(Fork::Fsm));
+}
+
+/// Of `pg_control`, bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0x82F6_3B78 & (crc & 1).wrapping_neg())
+        })
+    })
+}

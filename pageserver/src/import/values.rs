@@ -1,0 +1,261 @@
+//! What the files of a data directory are as values of a timeline.
+
+use api::timeline::Imported;
+use bytes::Bytes;
+use ids::{Key, KeyKind, Lsn, RelTag};
+use pg::PgMajor;
+use pg::control::{ControlError, ControlFile};
+use pg::datadir::{
+    DEFAULT_TABLESPACE, FilenodeMap, FilenodeMapError, GLOBAL_TABLESPACE, SEGMENT_BLOCKS,
+    SLRU_SEGMENT_PAGES,
+};
+use pg::page::BLOCK;
+use pg::wal::{Decoder, FrameError, WalShape, rmgr};
+
+use super::files::Files;
+use crate::ingest::Directory;
+use crate::value::Value;
+
+/// `DBState` of `pg_control` after a clean shutdown.
+const SHUT_DOWN: u32 = 1;
+const STATES: [&str; 7] = [
+    "starting up",
+    "shut down",
+    "shut down in recovery",
+    "shutting down",
+    "in crash recovery",
+    "in archive recovery",
+    "in production",
+];
+
+/// The files are no data directory that can be imported.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ValuesError {
+    #[error("{0} is missing")]
+    Missing(String),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error("the data directory is of PostgreSQL {0}, which is not supported yet")]
+    Version(PgMajor),
+    #[error("page checksums are not supported yet")]
+    Checksums,
+    /// `pg_control` says so.
+    #[error("the server was not shut down cleanly: its state is \"{0}\"")]
+    NotShutDown(&'static str),
+    /// A file that makes the server recover when it starts.
+    #[error("the server was not shut down cleanly: {0} makes it recover")]
+    Recovers(String),
+    #[error("tablespaces are not supported: {0}")]
+    Tablespace(String),
+    #[error("{0} is no file of a data directory")]
+    Foreign(String),
+    #[error("{path} has {bytes} bytes")]
+    Length { path: String, bytes: usize },
+    #[error("a segment before segment {segment} of {fork} is missing or not full")]
+    Segments { fork: RelTag, segment: u32 },
+    /// Redo would take it for one that holds the records up to there.
+    #[error("block {block} of {fork} has LSN {lsn}, after the end of WAL at {end}")]
+    Future {
+        fork: RelTag,
+        block: u32,
+        lsn: Lsn,
+        end: Lsn,
+    },
+    #[error("the relation map of database {db} cannot be used: {source}")]
+    Map {
+        db: u32,
+        #[source]
+        source: FilenodeMapError,
+    },
+    #[error("database {0} has files and no relation map")]
+    NoMap(u32),
+    #[error(transparent)]
+    Wal(#[from] FrameError),
+    #[error("there is no shutdown checkpoint at {0}, where pg_control has it")]
+    NoCheckpoint(Lsn),
+}
+
+/// The values of a data directory, all of which stand at [`Imported::start_lsn`].
+pub(crate) fn values(
+    files: impl IntoIterator<Item = (String, Bytes)>,
+) -> Result<(Imported, Vec<(Key, Value)>), ValuesError> {
+    let files = Files::sort(files)?;
+    let raw = files.control.clone();
+    let raw = raw.ok_or_else(|| ValuesError::Missing("global/pg_control".to_owned()))?;
+    let control = ControlFile::parse(&raw)?;
+    check(&control)?;
+    let imported = Imported {
+        start_lsn: end_of_wal(&files, &control)?,
+        previous_record: control.checkpoint_lsn(),
+        pg_major: control.version().number(),
+        system_id: control.system_id(),
+        wal_segment_bytes: control.segment_bytes(),
+    };
+    let mut out = Out {
+        end: imported.start_lsn,
+        directory: Directory::default(),
+        values: Vec::new(),
+    };
+    out.maps(&files, control.version())?;
+    out.forks(&files)?;
+    out.slru(&files)?;
+    for (xid, file) in files.prepared {
+        out.directory.prepared.insert(xid);
+        out.put(KeyKind::TwoPhase(u64::from(xid)), Value::Image(file));
+    }
+    let checkpoint = Bytes::copy_from_slice(&control.checkpoint().encode());
+    out.put(KeyKind::Checkpoint, Value::Image(checkpoint));
+    out.put(KeyKind::ControlFile, Value::Image(raw));
+    out.values.extend(out.directory.values());
+    Ok((imported, out.values))
+}
+
+fn check(control: &ControlFile) -> Result<(), ValuesError> {
+    if control.version() != PgMajor::V15 {
+        return Err(ValuesError::Version(control.version()));
+    }
+    if control.state() != SHUT_DOWN {
+        let state = STATES.get(control.state() as usize);
+        return Err(ValuesError::NotShutDown(state.unwrap_or(&"unknown")));
+    }
+    if control.checksum_version() != 0 {
+        return Err(ValuesError::Checksums);
+    }
+    Ok(())
+}
+
+/// Where the shutdown checkpoint ends, as WAL itself has it.
+fn end_of_wal(files: &Files, control: &ControlFile) -> Result<Lsn, ValuesError> {
+    let (at, checkpoint) = (control.checkpoint_lsn(), control.checkpoint());
+    let (tli, segment_bytes) = (checkpoint.tli, control.segment_bytes());
+    let wal = files.wal_from(at, tli, segment_bytes);
+    let wal = wal.ok_or_else(|| {
+        let name = pg::datadir::wal_segment_name(tli, at, segment_bytes);
+        ValuesError::Missing(format!("pg_wal/{name}"))
+    })?;
+    let shape = WalShape {
+        version: control.version(),
+        segment_bytes,
+        system_id: control.system_id(),
+        tli,
+    };
+    let mut decoder = Decoder::new(shape, at);
+    decoder.feed(&wal);
+    let missing = ValuesError::NoCheckpoint(at);
+    let Some((start, end, record)) = decoder.next()? else {
+        return Err(missing);
+    };
+    let header = pg::wal::RecordHeader::decode(&record);
+    let is_shutdown = header.is_some_and(|h| (h.rmid, h.info & 0xF0) == (rmgr::XLOG, 0));
+    let is_same = record.ends_with(&checkpoint.encode());
+    if start == at && is_shutdown && is_same {
+        Ok(end)
+    } else {
+        Err(missing)
+    }
+}
+
+struct Out {
+    end: Lsn,
+    directory: Directory,
+    values: Vec<(Key, Value)>,
+}
+
+impl Out {
+    fn put(&mut self, kind: KeyKind, value: Value) {
+        self.values.push((Key::new(kind), value));
+    }
+
+    /// Every database has a map, and the shared relations have one.
+    fn maps(&mut self, files: &Files, version: PgMajor) -> Result<(), ValuesError> {
+        for (&(spc, db), bytes) in &files.maps {
+            let map = FilenodeMap::parse(version, bytes.clone());
+            let map = map.map_err(|source| ValuesError::Map { db, source })?;
+            self.put(
+                KeyKind::RelMap { spc, db },
+                Value::Image(map.as_bytes().clone()),
+            );
+            if db != 0 {
+                self.directory.databases.insert((spc, db));
+            }
+        }
+        let named = files.forks.keys().map(|(fork, _)| (fork.spc, fork.db));
+        let shared = (GLOBAL_TABLESPACE, 0);
+        for database in named.chain([shared, (DEFAULT_TABLESPACE, 1)]) {
+            if !files.maps.contains_key(&database) {
+                return Err(ValuesError::NoMap(database.1));
+            }
+        }
+        Ok(())
+    }
+
+    fn forks(&mut self, files: &Files) -> Result<(), ValuesError> {
+        for (&(fork, segment), bytes) in &files.forks {
+            let before = self.directory.forks.get(&fork).copied();
+            if before.unwrap_or(0) != segment.saturating_mul(SEGMENT_BLOCKS) {
+                return Err(ValuesError::Segments { fork, segment });
+            }
+            let first = before.unwrap_or(0);
+            let blocks = blocks(bytes, SEGMENT_BLOCKS).ok_or_else(|| ValuesError::Length {
+                path: format!("{fork} (segment {segment})"),
+                bytes: bytes.len(),
+            })?;
+            self.directory.forks.insert(fork, first + blocks);
+            for (block, page) in (first..).zip(pages(bytes)) {
+                self.check_lsn(fork, block, &page)?;
+                self.put(KeyKind::RelBlock(fork, block), whole(page));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_lsn(&self, fork: RelTag, block: u32, page: &Bytes) -> Result<(), ValuesError> {
+        let header = page.first_chunk::<8>().copied().unwrap_or_default();
+        // The high half comes first.
+        let lsn = Lsn(u64::from_le_bytes(header).rotate_left(32));
+        let end = self.end;
+        if lsn > end {
+            return Err(ValuesError::Future {
+                fork,
+                block,
+                lsn,
+                end,
+            });
+        }
+        Ok(())
+    }
+
+    fn slru(&mut self, files: &Files) -> Result<(), ValuesError> {
+        for (&(kind, segment), bytes) in &files.slru {
+            let blocks = blocks(bytes, SLRU_SEGMENT_PAGES).ok_or_else(|| ValuesError::Length {
+                path: pg::datadir::slru_path(kind, segment),
+                bytes: bytes.len(),
+            })?;
+            self.directory.slru.insert((kind, segment), blocks);
+            for (block, page) in (0..).zip(pages(bytes)) {
+                self.put(KeyKind::SlruBlock(kind, segment, block), whole(page));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many whole pages there are; `None` where the last is not whole, or there are too many.
+fn blocks(bytes: &Bytes, at_most: u32) -> Option<u32> {
+    let count = u32::try_from(bytes.len() / BLOCK).ok()?;
+    (bytes.len().is_multiple_of(BLOCK) && count <= at_most).then_some(count)
+}
+
+fn pages(bytes: &Bytes) -> impl Iterator<Item = Bytes> + '_ {
+    (0..bytes.len())
+        .step_by(BLOCK)
+        .map(|at| bytes.slice(at..at + BLOCK))
+}
+
+fn whole(page: Bytes) -> Value {
+    if page.iter().all(|byte| *byte == 0) {
+        Value::Zeros
+    } else {
+        Value::Image(page)
+    }
+}

@@ -1,0 +1,160 @@
+//! A stream of WAL that goes into a timeline.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ids::{Key, Lsn};
+use pg::PgMajor;
+use pg::wal::{Decoder, FrameError, RecordHeader, WalShape};
+
+use super::{CopyDatabase, Directory, Ingest, IngestError, LoadError, load};
+use crate::timeline::{self, ReadError, Timeline};
+use crate::value::Value;
+
+/// Where ingest stopped, and why. The stream takes nothing more after it.
+#[derive(Debug, thiserror::Error)]
+#[error("ingest stopped at {lsn}: {what}")]
+pub(crate) struct IngestStop {
+    /// The record or position that it does not get past.
+    pub(crate) lsn: Lsn,
+    #[source]
+    pub(crate) what: Stop,
+}
+
+/// Why ingest stopped.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Stop {
+    /// The bytes are not the next ones.
+    #[error("bytes from {found} on were given")]
+    NotNext { found: Lsn },
+    /// They are no WAL.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A record that cannot be understood, or is not supported.
+    #[error(transparent)]
+    Record(#[from] IngestError),
+    /// The timeline took it not.
+    #[error(transparent)]
+    Timeline(#[from] timeline::IngestError),
+    /// What the record copies could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// It stopped before.
+    #[error("it stopped there before")]
+    Before,
+}
+
+impl IngestStop {
+    /// Whether a new stream over the same WAL would stop at the same place, always.
+    pub(crate) const fn is_for_good(&self) -> bool {
+        matches!(
+            self.what,
+            Stop::Frame(_) | Stop::Record(_) | Stop::Timeline(timeline::IngestError::Gap { .. })
+        )
+    }
+}
+
+/// Takes the WAL of one timeline, in order, and brings it into the timeline.
+pub(crate) struct IngestStream {
+    timeline: Arc<Timeline>,
+    decoder: Decoder,
+    ingest: Ingest,
+    last: Lsn,
+    stopped: Option<Lsn>,
+}
+
+impl IngestStream {
+    /// A stream that goes on where the timeline is.
+    pub(crate) async fn new(timeline: Arc<Timeline>) -> Result<Self, LoadError> {
+        let last = timeline.last_lsn()?;
+        let control = load::control(&timeline, last).await?;
+        let checkpoint = load::checkpoint(&timeline, last).await?;
+        let directory = Directory::load(&timeline, last).await?;
+        let shape = WalShape {
+            version: control.version(),
+            segment_bytes: control.segment_bytes(),
+            system_id: control.system_id(),
+            tli: checkpoint.tli,
+        };
+        Ok(Self {
+            timeline,
+            decoder: Decoder::new(shape, last),
+            ingest: Ingest::new(PgMajor::V15, directory, checkpoint),
+            last,
+            stopped: None,
+        })
+    }
+
+    /// The position of the byte that is wanted next.
+    pub(crate) fn position(&self) -> Lsn {
+        self.decoder.position()
+    }
+
+    /// What there is after the last record.
+    #[cfg(test)]
+    pub(crate) const fn directory(&self) -> &Directory {
+        self.ingest.directory()
+    }
+
+    /// Takes the bytes of WAL from `at` on, and brings the records that are whole into the
+    /// timeline. Bytes that were taken before may be among them. Answers the end of the last
+    /// record.
+    pub(crate) async fn feed(&mut self, at: Lsn, wal: &[u8]) -> Result<Lsn, IngestStop> {
+        let taken = self.try_feed(at, wal).await;
+        if let Err(stop) = &taken {
+            // The directory here is ahead of the timeline now, or damaged.
+            self.stopped = self.stopped.or(Some(stop.lsn));
+        }
+        taken
+    }
+
+    async fn try_feed(&mut self, at: Lsn, wal: &[u8]) -> Result<Lsn, IngestStop> {
+        if let Some(lsn) = self.stopped {
+            let what = Stop::Before;
+            return Err(IngestStop { lsn, what });
+        }
+        let lsn = self.position();
+        let known = lsn.checked_sub(at).and_then(|n| usize::try_from(n).ok());
+        let Some(known) = known else {
+            let what = Stop::NotNext { found: at };
+            return Err(IngestStop { lsn, what });
+        };
+        self.decoder.feed(wal.get(known..).unwrap_or_default());
+        while let Some((start, end, record)) = self.next_record()? {
+            self.take(start, end, record)
+                .await
+                .map_err(|what| IngestStop { lsn: start, what })?;
+        }
+        Ok(self.last)
+    }
+
+    fn next_record(&mut self) -> Result<Option<(Lsn, Lsn, Bytes)>, IngestStop> {
+        self.decoder.next().map_err(|error| IngestStop {
+            lsn: self.last,
+            what: error.into(),
+        })
+    }
+
+    async fn take(&mut self, start: Lsn, end: Lsn, record: Bytes) -> Result<(), Stop> {
+        let header = RecordHeader::decode(&record);
+        let prev = header.ok_or(FrameError::Checksum { lsn: start })?.prev;
+        let mut changes = self.ingest.ingest(start, end, &record)?;
+        if let Some(copy) = &changes.copy {
+            let copied = self.copy(copy).await?;
+            changes.values.extend(copied);
+        }
+        self.timeline.ingest(prev, start, end, changes.values)?;
+        self.last = end;
+        Ok(())
+    }
+
+    /// What the template is, as of the record before.
+    async fn copy(&self, copy: &CopyDatabase) -> Result<Vec<(Key, Value)>, ReadError> {
+        let mut copied = Vec::new();
+        for (from, to) in copy.keys() {
+            let content = self.timeline.content(from, self.last).await?;
+            copied.push((to, content.map_or(Value::Gone, Value::Image)));
+        }
+        Ok(copied)
+    }
+}

@@ -1,0 +1,305 @@
+//! Holds a timeline that took a stock server's WAL to what the stock server's own recovery makes
+//! of the same base copy and WAL: every file that is there, its length and its bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ids::{Fork, Key, KeyKind, Lsn, RelTag, TenantId, TimelineId};
+use keyring::Keyring;
+use pg::control::{CheckPoint, ControlFile};
+use pg::datadir;
+use pg::page::BLOCK;
+use store::names::Cell;
+use store::{Bucket, BucketConfig};
+
+use super::cluster::{Cluster, records};
+use crate::import::import;
+use crate::ingest::{Directory, IngestStream};
+use crate::layer::cache::LayerCache;
+use crate::timeline::{Home, Timeline};
+
+const SEED: u64 = 0x5265_646f_7562_7431;
+
+#[tokio::test]
+async fn without_full_page_images_every_file_is_as_stock_recovery_makes_it() {
+    hold_to_stock(false, 4).await;
+}
+
+#[tokio::test]
+async fn with_full_page_images_every_file_is_as_stock_recovery_makes_it() {
+    hold_to_stock(true, 2).await;
+}
+
+async fn hold_to_stock(full_page_writes: bool, cuts: usize) {
+    let cluster = Cluster::run(full_page_writes);
+    let bucket = tempfile::tempdir().unwrap();
+    let (timeline, imported) = import(&home(bucket.path()), cluster.base()).await.unwrap();
+    let start = imported.start_lsn;
+    let wal = cluster.wal(start);
+    let records = records(imported.system_id, start, &wal);
+    let end = records.last().unwrap().1;
+    feed(&timeline, &wal[..(end - start) as usize]).await;
+    let mut random = Random(SEED);
+    let mut cuts: Vec<_> = records
+        .chunks(records.len().div_ceil(cuts))
+        .map(|part| part[random.below(part.len())])
+        .collect();
+    cuts.extend(records.last());
+    let mut bad = 0;
+    for (record, cut) in cuts {
+        let theirs = cluster.recover(cut, record);
+        bad += Comparison::new(&timeline, cut, theirs).await.run().await;
+    }
+    assert_eq!(bad, 0, "the timeline differs from stock recovery");
+}
+
+fn home(at: &Path) -> Home {
+    Home {
+        bucket: Bucket::open(&BucketConfig::directory(at)).unwrap(),
+        keyring: Arc::new(Keyring::fixed([7; 32])),
+        cell: Cell::new("c1").unwrap(),
+        tenant: TenantId([1; 16]),
+        timeline: TimelineId([2; 16]),
+        cache: LayerCache::in_memory(),
+    }
+}
+
+/// Feeds in pieces of any size. Some way in, everything goes to the bucket, and a new stream that
+/// knows only what the timeline holds goes on.
+async fn feed(timeline: &Arc<Timeline>, wal: &[u8]) {
+    let start = timeline.last_lsn().unwrap();
+    let end = start + wal.len() as u64;
+    let mut stream = IngestStream::new(Arc::clone(timeline)).await.unwrap();
+    let mut random = Random(SEED);
+    let mut restart = start + wal.len() as u64 / 2;
+    while stream.position() < end {
+        let at = (stream.position() - start) as usize;
+        let piece = (random.below(200_000) + 1).min(wal.len() - at);
+        let last = stream.feed(stream.position(), &wal[at..at + piece]).await;
+        assert_eq!(last.unwrap(), timeline.last_lsn().unwrap());
+        if timeline.last_lsn().unwrap() >= restart {
+            restart = Lsn::MAX;
+            let known = stream.directory().clone();
+            timeline.flush().await.unwrap();
+            stream = IngestStream::new(Arc::clone(timeline)).await.unwrap();
+            assert!(
+                *stream.directory() == known,
+                "what is loaded is what was known"
+            );
+        }
+    }
+    assert_eq!(timeline.last_lsn().unwrap(), end);
+}
+
+/// A timeline at an LSN beside the files that recovery up to there left.
+struct Comparison<'a> {
+    timeline: &'a Timeline,
+    cut: Lsn,
+    theirs: BTreeMap<String, Bytes>,
+    ours: Directory,
+    bad: usize,
+    pages: usize,
+}
+
+impl<'a> Comparison<'a> {
+    async fn new(timeline: &'a Timeline, cut: Lsn, theirs: BTreeMap<String, Bytes>) -> Self {
+        let ours = Directory::load(timeline, cut).await.unwrap();
+        Self {
+            timeline,
+            cut,
+            theirs,
+            ours,
+            bad: 0,
+            pages: 0,
+        }
+    }
+
+    async fn run(mut self) -> usize {
+        self.forks().await;
+        self.slru().await;
+        self.small_files().await;
+        self.checkpoint().await;
+        let Self {
+            cut, pages, bad, ..
+        } = self;
+        println!("{cut}: {pages} pages compared, {bad} differences");
+        assert!(pages > 2000, "only {pages} pages were compared at {cut}");
+        bad
+    }
+
+    fn differs(&mut self, what: impl std::fmt::Display) {
+        self.bad += 1;
+        println!("{}: {what}", self.cut);
+    }
+
+    async fn content(&self, kind: KeyKind) -> Option<Bytes> {
+        let content = self.timeline.content(Key::new(kind), self.cut).await;
+        content.unwrap()
+    }
+
+    /// Every fork but free space maps, which only hint, and data of unlogged relations.
+    async fn forks(&mut self) {
+        let mut theirs: BTreeMap<RelTag, Bytes> = BTreeMap::new();
+        for (path, bytes) in &self.theirs {
+            if let Some((fork, segment)) = datadir::parse_relation_path(path) {
+                assert_eq!(segment, 0, "no fork is that long");
+                theirs.insert(fork, bytes.clone());
+            }
+        }
+        let unlogged: BTreeSet<_> = theirs
+            .keys()
+            .filter(|fork| fork.fork == Fork::Init)
+            .map(|fork| (fork.db, fork.rel))
+            .collect();
+        theirs.retain(|fork, _| is_compared(*fork, &unlogged));
+        let there: BTreeSet<RelTag> = self.ours.forks.keys().copied().collect();
+        for fork in there
+            .into_iter()
+            .filter(|fork| is_compared(*fork, &unlogged))
+        {
+            if !theirs.contains_key(&fork) {
+                self.differs(format!("{fork} is not there after recovery"));
+            }
+        }
+        for (fork, bytes) in theirs {
+            let len = self.ours.forks.get(&fork).copied();
+            if len.map(|len| len as usize * BLOCK) != Some(bytes.len()) {
+                self.differs(format!(
+                    "{fork} has {len:?} pages, not {}",
+                    bytes.len() / BLOCK
+                ));
+            }
+            for (block, page) in (0..len.unwrap_or(0)).zip(bytes.chunks(BLOCK)) {
+                let ours = self.content(KeyKind::RelBlock(fork, block)).await;
+                // The map's LSN says nothing: clears of its bits leave it alone.
+                let from = if fork.fork == Fork::Vm { 8 } else { 0 };
+                self.compare(&format!("{fork} {block}"), ours, page, from);
+            }
+        }
+    }
+
+    fn compare(&mut self, what: &str, ours: Option<Bytes>, theirs: &[u8], from: usize) {
+        self.pages += 1;
+        let Some(ours) = ours else {
+            return self.differs(format!("{what} has no content"));
+        };
+        let ranges = differing(&ours, theirs, from);
+        if !ranges.is_empty() || ours.len() != theirs.len() {
+            self.differs(format!("{what} differs at {ranges:?}"));
+        }
+    }
+
+    async fn slru(&mut self) {
+        let there: BTreeSet<_> = self.ours.slru.keys().copied().collect();
+        let theirs: BTreeMap<_, _> = self
+            .theirs
+            .iter()
+            .filter_map(|(path, bytes)| Some((datadir::parse_slru_path(path)?, bytes.clone())))
+            .collect();
+        if there != theirs.keys().copied().collect() {
+            self.differs(format!(
+                "{there:?} are the segments, not {:?}",
+                theirs.keys()
+            ));
+        }
+        for ((kind, segment), bytes) in theirs {
+            let len = self.ours.slru.get(&(kind, segment)).copied().unwrap_or(0);
+            if len as usize * BLOCK != bytes.len() {
+                let theirs = bytes.len() / BLOCK;
+                self.differs(format!("{kind:?} {segment} has {len} pages, not {theirs}"));
+            }
+            for (block, page) in (0..len).zip(bytes.chunks(BLOCK)) {
+                let ours = self.content(KeyKind::SlruBlock(kind, segment, block)).await;
+                self.compare(&format!("{kind:?} {segment} {block}"), ours, page, 0);
+            }
+        }
+    }
+
+    /// Relation maps and prepared transactions.
+    async fn small_files(&mut self) {
+        let mut databases: BTreeSet<(u32, u32)> = self.ours.databases.clone();
+        let mut prepared = self.ours.prepared.clone();
+        let small: Vec<_> = self
+            .theirs
+            .iter()
+            .filter(|(path, _)| {
+                path.ends_with(datadir::FILENODE_MAP) || path.starts_with("pg_twophase/")
+            })
+            .map(|(path, bytes)| (path.clone(), bytes.clone()))
+            .collect();
+        for (path, bytes) in small {
+            let kind = match path.strip_prefix("pg_twophase/") {
+                Some(name) => {
+                    let xid = u32::from_str_radix(name, 16).unwrap();
+                    prepared.remove(&xid);
+                    KeyKind::TwoPhase(u64::from(xid))
+                }
+                None => match path.split('/').nth(1).unwrap().parse() {
+                    Ok(db) => {
+                        databases.remove(&(1663, db));
+                        KeyKind::RelMap { spc: 1663, db }
+                    }
+                    Err(_) => KeyKind::RelMap { spc: 1664, db: 0 },
+                },
+            };
+            let ours = self.content(kind).await;
+            self.compare(&path, ours, &bytes, 0);
+        }
+        if !(databases.is_empty() && prepared.is_empty()) {
+            self.differs(format!("{databases:?} and {prepared:?} are not there"));
+        }
+    }
+
+    async fn checkpoint(&mut self) {
+        let ours = self.content(KeyKind::Checkpoint).await.unwrap();
+        let ours = CheckPoint::decode(&ours).unwrap();
+        let theirs = ControlFile::parse(&self.theirs["global/pg_control"]).unwrap();
+        let theirs = theirs.checkpoint();
+        let fields = |of: &CheckPoint| {
+            [
+                of.next_oid,
+                of.next_multi,
+                of.next_multi_offset,
+                of.oldest_xid,
+                of.oldest_xid_db,
+                of.oldest_multi,
+                of.oldest_multi_db,
+            ]
+        };
+        // Recovery does not look at transactions that have done nothing but lock.
+        if fields(&ours) != fields(&theirs) || ours.next_xid < theirs.next_xid {
+            self.differs(format!("{ours:?}, not {theirs:?}"));
+        }
+    }
+}
+
+fn is_compared(fork: RelTag, unlogged: &BTreeSet<(u32, u32)>) -> bool {
+    fork.fork == Fork::Init || fork.fork != Fork::Fsm && !unlogged.contains(&(fork.db, fork.rel))
+}
+
+/// The ranges of bytes, from `from` on, that are not the same.
+fn differing(ours: &[u8], theirs: &[u8], from: usize) -> Vec<Range<usize>> {
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    let both = ours.iter().zip(theirs).enumerate().skip(from);
+    for (at, _) in both.filter(|(_, (ours, theirs))| ours != theirs) {
+        match ranges.last_mut() {
+            Some(range) if range.end + 4 >= at => range.end = at + 1,
+            _ => ranges.push(at..at + 1),
+        }
+    }
+    ranges
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        ((u128::from(self.0) * end as u128) >> 64) as usize
+    }
+}
