@@ -29,7 +29,11 @@ impl Cutter {
     }
 
     /// Takes WAL, and gives what is whole by now: where it begins, and its bytes as they arrived.
-    pub(super) fn take(&mut self, at: Lsn, wal: Bytes) -> Result<Option<(Lsn, Bytes)>, StandbyError> {
+    pub(super) fn take(
+        &mut self,
+        at: Lsn,
+        wal: Bytes,
+    ) -> Result<Option<(Lsn, Bytes)>, StandbyError> {
         let expected = self.decoder.position();
         if at != expected {
             return Err(StandbyError::Gap { expected, got: at });

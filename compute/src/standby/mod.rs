@@ -4,6 +4,8 @@
 mod cutter;
 mod stream;
 mod sync_state;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
