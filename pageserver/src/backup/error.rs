@@ -2,7 +2,6 @@
 
 use api::Grade;
 use ids::{Lsn, RelTag};
-use keyring::KeyError;
 
 use crate::timeline::{Closed, ReadError, WaitError};
 use crate::view::ViewError;
@@ -14,6 +13,9 @@ pub(crate) enum BackupError {
     View(#[from] ViewError),
     #[error(transparent)]
     Wait(#[from] WaitError),
+    #[error(transparent)]
+    Closed(#[from] Closed),
+    /// There is no lookup of the record that ended there.
     #[error(
         "a backup as of {asked} is not supported yet, as the last record ends at {last}: branch there"
     )]
@@ -38,20 +40,12 @@ pub(crate) enum BackupError {
 }
 
 impl BackupError {
-    /// The state of the keys, where that is why (K6).
-    pub(crate) const fn key_error(&self) -> Option<&KeyError> {
-        match self {
-            Self::View(error) => error.key_error(),
-            Self::Wait(WaitError::Key(error)) => Some(error),
-            _ => None,
-        }
-    }
-
     /// How a caller should take it.
     pub(crate) const fn grade(&self) -> Grade {
         match self {
             Self::View(error) => error.grade(),
             Self::Wait(error) => error.grade(),
+            Self::Closed(closed) => closed.grade(),
             Self::Past { .. } | Self::Tablespace(_) | Self::Relation(_) => Grade::FixRequest,
             Self::NextXid { .. } | Self::NoStatusPage(_) => Grade::DataDamaged,
             Self::ReceiverGone => Grade::Retry,
@@ -63,11 +57,5 @@ impl BackupError {
 impl From<ReadError> for BackupError {
     fn from(error: ReadError) -> Self {
         Self::View(error.into())
-    }
-}
-
-impl From<Closed> for BackupError {
-    fn from(closed: Closed) -> Self {
-        ReadError::from(closed).into()
     }
 }

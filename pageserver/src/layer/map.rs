@@ -47,17 +47,9 @@ pub(crate) struct LayerMap {
 impl LayerMap {
     /// A map of these layers.
     pub(crate) fn new(layers: Vec<LayerDescription>) -> Self {
-        let mut map = Self {
-            newest_first: layers,
-        };
-        map.sort();
-        map
-    }
-
-    /// Adds layers.
-    pub(crate) fn add(&mut self, layers: impl IntoIterator<Item = LayerDescription>) {
-        self.newest_first.extend(layers);
-        self.sort();
+        let mut newest_first = layers;
+        newest_first.sort_by_key(|l| std::cmp::Reverse((l.last_lsn, l.first_lsn)));
+        Self { newest_first }
     }
 
     /// The layers that may hold `key` at `lsn`, newest first.
@@ -70,11 +62,6 @@ impl LayerMap {
     /// All layers.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &LayerDescription> {
         self.newest_first.iter()
-    }
-
-    fn sort(&mut self) {
-        self.newest_first
-            .sort_by_key(|l| std::cmp::Reverse((l.last_lsn, l.first_lsn)));
     }
 }
 

@@ -43,11 +43,6 @@ impl MemoryLayer {
         self.bytes
     }
 
-    /// Whether there is nothing in it.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// The entries in the order of a layer file.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, Lsn, &[Value])> {
         self.entries

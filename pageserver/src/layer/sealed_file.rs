@@ -169,11 +169,6 @@ impl SealedLayer {
         Ok(())
     }
 
-    /// The first block that may hold keys from `key` on, for those who walk through a layer.
-    pub(crate) fn first_block(&self, key: Key) -> usize {
-        self.index.last_block(key, Lsn(0)).unwrap_or(0)
-    }
-
     /// How many blocks there are.
     pub(crate) fn blocks(&self) -> usize {
         self.index.len()

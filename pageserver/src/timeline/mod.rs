@@ -9,16 +9,19 @@ mod attach;
 mod branch;
 mod fence;
 mod home;
+mod images;
+mod known;
 mod read;
 mod retire;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod wait;
 mod write;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use api::Grade;
 use bytes::Bytes;
 use ids::{Generation, Lsn, TenantId, TimelineId};
 use keyring::KeyError;
@@ -32,7 +35,8 @@ use crate::manifest::{Ancestor, Manifest};
 
 pub(crate) use attach::{AttachError, Attachment, create};
 pub(crate) use branch::BranchError;
-pub(crate) use home::Home;
+pub(crate) use home::{Home, ManifestPutError, ManifestReadError};
+pub(crate) use images::Run;
 pub(crate) use read::ReadError;
 pub(crate) use wait::WaitError;
 pub(crate) use write::{IngestError, WriteError};
@@ -53,6 +57,16 @@ pub(crate) enum Closed {
     /// The lease closed under it (K6). To be attached anew.
     #[error("the timeline was fenced: {0}")]
     Fenced(#[from] KeyError),
+}
+
+impl Closed {
+    /// How a caller should take it.
+    pub(crate) const fn grade(&self) -> Grade {
+        match self {
+            Self::Stale(_) => Grade::RetryElsewhere,
+            Self::Fenced(error) => error.grade(),
+        }
+    }
 }
 
 /// An attached timeline.

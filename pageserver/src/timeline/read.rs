@@ -59,7 +59,7 @@ impl From<Closed> for ReadError {
 
 impl ReadError {
     /// What became of a layer: without a key nothing is said about it.
-    fn of_layer(key: Key, lsn: Lsn, source: SealedLayerError) -> Self {
+    pub(super) fn of_layer(key: Key, lsn: Lsn, source: SealedLayerError) -> Self {
         match source.into_key_error() {
             Ok(error) => Self::Key(error),
             Err(source) => Self::Layer { key, lsn, source },

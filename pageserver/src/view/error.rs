@@ -4,7 +4,6 @@ use std::fmt;
 
 use api::Grade;
 use ids::{Key, KeyKind, Lsn, RelTag, SlruKind};
-use keyring::KeyError;
 
 use crate::timeline::ReadError;
 
@@ -55,14 +54,6 @@ impl ViewError {
     pub(super) const fn malformed(kind: KeyKind, lsn: Lsn) -> Self {
         let key = Key::new(kind);
         Self::Malformed { key, lsn }
-    }
-
-    /// The state of the keys, where that is why (K6).
-    pub(crate) const fn key_error(&self) -> Option<&KeyError> {
-        match self {
-            Self::Read(error) => error.key_error(),
-            Self::Absent { .. } | Self::Malformed { .. } => None,
-        }
     }
 
     /// How a caller should take it.

@@ -74,7 +74,7 @@ impl Timeline {
         segment: u32,
         lsn: Lsn,
     ) -> Result<Bytes, ViewError> {
-        let blocks = self.number(KeyKind::SlruSize(slru, segment), lsn).await?;
+        let blocks = self.slru_blocks(slru, segment, lsn).await?;
         let blocks = blocks.ok_or(ViewError::absent(Wanted::Slru(slru, segment), lsn))?;
         let mut out = BytesMut::new();
         for block in 0..blocks {
@@ -82,6 +82,16 @@ impl Timeline {
             out.put_slice(&self.block(kind, lsn).await?);
         }
         Ok(out.freeze())
+    }
+
+    /// The length of a segment of an SLRU in pages; `None` where it does not exist.
+    pub(crate) async fn slru_blocks(
+        &self,
+        slru: SlruKind,
+        segment: u32,
+        lsn: Lsn,
+    ) -> Result<Option<u32>, ViewError> {
+        self.number(KeyKind::SlruSize(slru, segment), lsn).await
     }
 
     /// The checkpoint fields as of `lsn`.

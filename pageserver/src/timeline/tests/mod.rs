@@ -1,5 +1,6 @@
 //! One bucket, and page servers that come, go and contend over it.
 
+mod cache;
 mod contention;
 mod damage;
 mod fence;
@@ -29,17 +30,17 @@ use crate::layer::cache::LayerCache;
 use crate::layer::map::LayerDescription;
 use crate::value::Value;
 
-const TENANT: TenantId = TenantId([1; 16]);
-const MAIN: TimelineId = TimelineId([2; 16]);
-const BRANCH: TimelineId = TimelineId([3; 16]);
+pub(crate) const TENANT: TenantId = TenantId([1; 16]);
+pub(crate) const MAIN: TimelineId = TimelineId([2; 16]);
+pub(crate) const BRANCH: TimelineId = TimelineId([3; 16]);
 
-struct World {
-    directory: TempDir,
-    home: Home,
+pub(crate) struct World {
+    pub(crate) directory: TempDir,
+    pub(crate) home: Home,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let home = Home {
             bucket: Bucket::open(&BucketConfig::directory(directory.path())).unwrap(),
@@ -52,24 +53,28 @@ impl World {
         Self { directory, home }
     }
 
-    async fn created() -> Self {
+    pub(crate) async fn created() -> Self {
         let world = Self::new();
         create(&world.home, 15, None, Lsn(100)).await.unwrap();
         world
     }
 
-    fn home(&self, timeline: TimelineId) -> Home {
+    pub(crate) fn home(&self, timeline: TimelineId) -> Home {
         Home {
             timeline,
             ..self.home.clone()
         }
     }
 
-    async fn attach(&self) -> Arc<Timeline> {
+    pub(crate) async fn attach(&self) -> Arc<Timeline> {
         self.try_attach(self.home.clone(), 0).await.unwrap()
     }
 
-    async fn try_attach(&self, home: Home, known: u64) -> Result<Arc<Timeline>, AttachError> {
+    pub(crate) async fn try_attach(
+        &self,
+        home: Home,
+        known: u64,
+    ) -> Result<Arc<Timeline>, AttachError> {
         let parent = None;
         Timeline::attach(Attachment {
             home,
@@ -77,6 +82,16 @@ impl World {
             known,
         })
         .await
+    }
+
+    /// A branch that was attached with its parent.
+    pub(crate) async fn attach_branch(&self, parent: &Arc<Timeline>) -> Arc<Timeline> {
+        let attachment = Attachment {
+            home: self.home(BRANCH),
+            parent: Some(Arc::clone(parent)),
+            known: 0,
+        };
+        Timeline::attach(attachment).await.unwrap()
     }
 
     async fn numbers(&self, timeline: TimelineId) -> Vec<u64> {
@@ -91,7 +106,7 @@ impl World {
         self.directory.path().join(name)
     }
 
-    fn layer(&self, layer: &LayerDescription) -> PathBuf {
+    pub(crate) fn layer(&self, layer: &LayerDescription) -> PathBuf {
         let name = format!("{}{}", self.home.layers(), layer.name);
         self.directory.path().join(name)
     }
@@ -124,28 +139,28 @@ impl Faulty {
     }
 }
 
-fn key(n: u16) -> Key {
+pub(crate) fn key(n: u16) -> Key {
     Key::new(KeyKind::ReplOrigin(n))
 }
 
-fn image(n: u8) -> Value {
+pub(crate) fn image(n: u8) -> Value {
     Value::Image(Bytes::from(vec![n; 3000]))
 }
 
 /// Takes in that `key` is `n` from `lsn` on.
-fn set(timeline: &Timeline, lsn: u64, key: Key, n: u8) {
+pub(crate) fn set(timeline: &Timeline, lsn: u64, key: Key, n: u8) {
     let prev = timeline.last_record().unwrap().start;
     timeline
         .ingest(prev, Lsn(lsn - 1), Lsn(lsn), [(key, image(n))])
         .unwrap();
 }
 
-async fn get(timeline: &Timeline, key: Key, lsn: u64) -> Option<Value> {
+pub(crate) async fn get(timeline: &Timeline, key: Key, lsn: u64) -> Option<Value> {
     let mut values = timeline.read(key, Lsn(lsn)).await.unwrap();
     values.pop().map(|(_, value)| value)
 }
 
-fn layers(timeline: &Timeline) -> Vec<LayerDescription> {
+pub(crate) fn layers(timeline: &Timeline) -> Vec<LayerDescription> {
     timeline.state().manifest.layers.clone()
 }
 
