@@ -46,6 +46,10 @@ pub fn aws(code: &str) -> ErrorClass {
         | "IncompleteSignature"
         | "IncompleteSignatureException"
         | "InvalidSignatureException"
+        | "SignatureDoesNotMatch"
+        | "InvalidClientTokenId"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException"
         | "RequestExpired" => ErrorClass::OurFault,
         "InvalidCiphertextException"
         | "IncorrectKeyException"

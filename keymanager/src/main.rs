@@ -27,7 +27,7 @@ async fn main() -> anyhow::Result<()> {
         .as_deref()
         .map(TlsIdentity::load)
         .transpose()?;
-    let keymanager = config.open()?;
+    let keymanager = config.open().await?;
     let shutdown = Shutdown::on_signals()?;
     keymanager.begin(&shutdown);
     service::http::readiness().set(Ok(()));

@@ -10,7 +10,6 @@ use service::entropy::OsEntropy;
 use store::Bucket;
 use store::documents::{PutNextError, latest, put_next};
 use store::names::Cell;
-use zeroize::Zeroizing;
 
 use super::document::Document;
 use super::{BadDocument, KekError};
@@ -118,7 +117,7 @@ impl KekDocuments {
     }
 
     /// Puts a document of a fresh KEK as `version`. Whether it is ours or that of another
-    /// keymanager which was faster shows when it is read back; the plaintext is wiped here.
+    /// keymanager which was faster shows when it is read back.
     ///
     /// # Errors
     /// [`KekError::Kms`]; [`KekError::Bucket`] where nobody knows whether it was put.
@@ -133,11 +132,9 @@ impl KekDocuments {
             kek,
             version,
         };
-        let mut fresh = Zeroizing::new([0; 32]);
-        OsEntropy::fill_bytes(fresh.as_mut());
         let wrapped = self
             .kms
-            .wrap(&context, fresh)
+            .generate(&context)
             .await
             .map_err(|source| KekError::Kms {
                 tenant,

@@ -1,10 +1,12 @@
-//! A KMS in a directory, for development and drills: `<version>.key` files and one `state`.
+//! A KMS in a directory, for development and drills: `<version>.key` files, one `state`, and a
+//! `fault` where a drill wants one. docs/operations.md has the format.
 //!
-//! Everything is read anew at each call, so a state that is set here counts at once.
+//! Everything is read anew at each call, so what is set there counts at once.
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use api::keys::RevokeReason;
 use async_trait::async_trait;
@@ -34,6 +36,20 @@ impl KeyState {
             Self::PendingDeletion => "pending-deletion",
         }
     }
+}
+
+/// How long a KMS with the fault `timeout` is silent: longer than anybody waits.
+const SILENCE: Duration = Duration::from_secs(600);
+
+/// A fault for drills: the KMS cannot be asked, which is no refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// None.
+    None,
+    /// Every call fails.
+    Error,
+    /// No call is answered.
+    Timeout,
 }
 
 /// A key in a directory.
@@ -85,6 +101,37 @@ impl LocalKms {
         std::fs::rename(next, self.directory.join("state"))
     }
 
+    /// Sets or ends a fault.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn set_fault(&self, fault: Fault) -> std::io::Result<()> {
+        let word = match fault {
+            Fault::None => "none",
+            Fault::Error => "error",
+            Fault::Timeout => "timeout",
+        };
+        let next = self.directory.join("fault.next");
+        std::fs::write(&next, word)?;
+        std::fs::rename(next, self.directory.join("fault"))
+    }
+
+    async fn suffer_fault(&self) -> Result<(), KmsError> {
+        let word = match std::fs::read_to_string(self.directory.join("fault")) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            read => read.map_err(outage)?,
+        };
+        match word.trim() {
+            "none" => Ok(()),
+            "timeout" => {
+                tokio::time::sleep(SILENCE).await;
+                Err(outage("no answer: a fault that a drill has set"))
+            }
+            "error" => Err(outage("a fault that a drill has set")),
+            other => Err(outage(format!("unknown fault {other:?}"))),
+        }
+    }
+
     fn key_path(&self, version: u32) -> PathBuf {
         self.directory.join(format!("{version}.key"))
     }
@@ -105,7 +152,7 @@ impl LocalKms {
         let (reason, at_once) = match word.trim() {
             "enabled" => return Ok(()),
             "disabled" => (RevokeReason::Disabled, true),
-            "pending-deletion" => (RevokeReason::PendingDeletion, false),
+            "pending-deletion" | "pending_deletion" => (RevokeReason::PendingDeletion, false),
             other => return Err(outage(format!("unknown state {other:?}"))),
         };
         let class = ErrorClass::Refused { reason, at_once };
@@ -139,16 +186,15 @@ fn broken(detail: impl ToString) -> KmsError {
     }
 }
 
-#[async_trait]
-impl Kms for LocalKms {
-    async fn wrap(&self, context: &Context, kek: Zeroizing<[u8; 32]>) -> Result<Vec<u8>, KmsError> {
+impl LocalKms {
+    fn wrap(&self, context: &Context, kek: &Zeroizing<[u8; 32]>) -> Result<Vec<u8>, KmsError> {
         self.require_enabled()?;
         let version = self
             .newest()
             .map_err(outage)?
             .ok_or_else(|| outage("the key has no version"))?;
         let cmk = self.cmk(version)?;
-        let inner = Dek::from_bytes(*kek);
+        let inner = Dek::from_bytes(**kek);
         let Context {
             tenant,
             kek,
@@ -159,8 +205,19 @@ impl Kms for LocalKms {
         wrapped.extend_from_slice(&slot.0);
         Ok(wrapped)
     }
+}
+
+#[async_trait]
+impl Kms for LocalKms {
+    async fn generate(&self, context: &Context) -> Result<Vec<u8>, KmsError> {
+        self.suffer_fault().await?;
+        let mut fresh = Zeroizing::new([0; 32]);
+        OsEntropy::fill_bytes(fresh.as_mut());
+        self.wrap(context, &fresh)
+    }
 
     async fn unwrap(&self, context: &Context, wrapped: &[u8]) -> Result<Kek, KmsError> {
+        self.suffer_fault().await?;
         self.require_enabled()?;
         let (version, slot) = wrapped
             .split_first_chunk()
@@ -178,6 +235,7 @@ impl Kms for LocalKms {
     }
 
     async fn describe(&self) -> Result<String, KmsError> {
+        self.suffer_fault().await?;
         let word = std::fs::read_to_string(self.directory.join("state")).map_err(outage)?;
         Ok(word.trim().to_owned())
     }
@@ -203,7 +261,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let kms = LocalKms::new(directory.path());
         kms.rotate().unwrap();
-        let wrapped = kms.wrap(&CONTEXT, Zeroizing::new([9; 32])).await.unwrap();
+        let wrapped = kms.wrap(&CONTEXT, &Zeroizing::new([9; 32])).unwrap();
         assert_eq!(kms.rotate().unwrap(), 2);
         let kek = kms.unwrap(&CONTEXT, &wrapped).await.unwrap();
         // A KEK cannot be looked at: what the original wraps, the opened one must unwrap.
@@ -240,7 +298,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let kms = LocalKms::new(directory.path());
         kms.rotate().unwrap();
-        let wrapped = kms.wrap(&CONTEXT, Zeroizing::new([9; 32])).await.unwrap();
+        let wrapped = kms.wrap(&CONTEXT, &Zeroizing::new([9; 32])).unwrap();
         for (state, reason, at_once) in [
             (KeyState::Disabled, RevokeReason::Disabled, true),
             (
@@ -252,9 +310,18 @@ mod tests {
             kms.set_state(state).unwrap();
             let refused = ErrorClass::Refused { reason, at_once };
             assert_eq!(class(kms.unwrap(&CONTEXT, &wrapped).await), Some(refused));
-            assert!(kms.wrap(&CONTEXT, Zeroizing::new([9; 32])).await.is_err());
+            assert!(kms.generate(&CONTEXT).await.is_err());
         }
         kms.set_state(KeyState::Enabled).unwrap();
+        assert_eq!(class(kms.unwrap(&CONTEXT, &wrapped).await), None);
+        kms.set_fault(Fault::Error).unwrap();
+        let outage = Some(ErrorClass::Outage);
+        assert_eq!(class(kms.unwrap(&CONTEXT, &wrapped).await), outage);
+        kms.set_fault(Fault::Timeout).unwrap();
+        let asked = kms.unwrap(&CONTEXT, &wrapped);
+        let waited = tokio::time::timeout(Duration::from_millis(50), asked).await;
+        assert!(waited.is_err(), "it is silent");
+        kms.set_fault(Fault::None).unwrap();
         assert_eq!(class(kms.unwrap(&CONTEXT, &wrapped).await), None);
         drop(directory);
         assert_eq!(

@@ -1,11 +1,11 @@
 //! The customers' key management services.
 
+pub mod aws;
 pub mod local;
 
 use async_trait::async_trait;
 use ids::{KekId, KekVersion, TenantId};
 use sealed::Kek;
-use zeroize::Zeroizing;
 
 use crate::class::ErrorClass;
 
@@ -33,8 +33,9 @@ pub struct KmsError {
 /// One key of one KMS.
 #[async_trait]
 pub trait Kms: Send + Sync {
-    /// Wraps a KEK under the key's current version.
-    async fn wrap(&self, context: &Context, kek: Zeroizing<[u8; 32]>) -> Result<Vec<u8>, KmsError>;
+    /// Makes a KEK and hands it out wrapped under the key's current version alone: its plaintext
+    /// is seen only when it is opened (K10).
+    async fn generate(&self, context: &Context) -> Result<Vec<u8>, KmsError>;
 
     /// Opens a wrapped KEK; fails where the context is another one.
     async fn unwrap(&self, context: &Context, wrapped: &[u8]) -> Result<Kek, KmsError>;

@@ -41,7 +41,7 @@ async fn serve() -> Served {
     kms.rotate().unwrap();
 
     let config: Config = service::config::load(&path).unwrap();
-    let keymanager = config.open().unwrap();
+    let keymanager = config.open().await.unwrap();
     let (listener, shutdown) = (
         TcpListener::bind("127.0.0.1:0").await.unwrap(),
         Shutdown::new(),
