@@ -64,6 +64,9 @@ pub struct Config {
     /// The system user that PostgreSQL runs as.
     #[serde(default = "user")]
     pub user: String,
+    /// How many bytes of WAL the pageserver may be behind before commits wait.
+    #[serde(default = "pageserver_lag_bytes_max")]
+    pub pageserver_lag_bytes_max: u64,
     /// Settings of PostgreSQL; those that durability hangs on are refused.
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
@@ -83,6 +86,10 @@ fn http() -> SocketAddr {
 
 fn postgres_bin() -> PathBuf {
     PathBuf::from("/usr/lib/postgresql/15/bin")
+}
+
+const fn pageserver_lag_bytes_max() -> u64 {
+    500 << 20
 }
 
 fn user() -> String {

@@ -4,11 +4,17 @@
 
 pub mod boot;
 pub mod config;
+pub mod create;
 pub mod deadline;
 pub mod door;
+pub mod failure;
 pub mod inside;
+pub mod lease;
 pub mod place;
 pub mod postgres;
 pub mod proposer;
+pub mod run;
 pub mod sandbox;
 pub mod standby;
+pub mod status;
+pub mod storage;

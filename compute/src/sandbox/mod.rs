@@ -11,6 +11,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::statfs::fstatfs;
@@ -91,11 +92,10 @@ struct Seen {
 
 /// A sealed disk and what runs on it. Dropping it ends all of it.
 pub struct Sandbox {
-    directory: Directory,
     child: Child,
     orders: mpsc::UnboundedSender<Order>,
     seen: watch::Receiver<Seen>,
-    disk: File,
+    disk: Disk,
     etc: File,
     programs: u32,
 }
@@ -113,12 +113,31 @@ impl Leash {
     }
 }
 
+/// A handle of the sealed disk (S1).
+#[derive(Clone, Debug)]
+pub struct Disk(Arc<File>);
+
+impl Disk {
+    /// The data directory, for this process. Who uses the path holds the handle meanwhile, or it
+    /// would lead somewhere else.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.path("data")
+    }
+
+    /// A file beside the data directory.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        through(&self.0).join(name)
+    }
+}
+
 impl Sandbox {
     /// A new sealed disk, empty but for a place for the data directory.
     ///
     /// # Errors
     /// See [`SandboxError`].
-    pub async fn start(directory: Directory, start: &Start) -> Result<Self, SandboxError> {
+    pub async fn start(directory: &Directory, start: &Start) -> Result<Self, SandboxError> {
         directory.clear(start.owner)?; // S2
         let mut child = command(directory.path(), start)
             .spawn()
@@ -138,14 +157,13 @@ impl Sandbox {
             Ok(Ok(seen)) => check(&seen)?,
         }
         let root = root_of(child.id()).map_err(SandboxError::Start)?;
-        let disk = open(&root, &place::disk(directory.path()))?;
-        let sealed = fstatfs(&disk).is_ok_and(|found| found.filesystem_type() == FUSE);
+        let disk = Disk(Arc::new(open(&root, &place::disk(directory.path()))?));
+        let sealed = fstatfs(disk.0.as_ref()).is_ok_and(|found| found.filesystem_type() == FUSE);
         if !sealed {
             return Err(SandboxError::NotSealed(place::disk(directory.path())));
         }
         let etc = open(&root, &place::etc(directory.path()))?;
         Ok(Self {
-            directory,
             child,
             orders,
             seen,
@@ -161,10 +179,10 @@ impl Sandbox {
         Leash(self.orders.clone())
     }
 
-    /// The sealed disk, for this process; the data directory is `data` in it (S1).
+    /// The sealed disk.
     #[must_use]
-    pub fn disk(&self) -> PathBuf {
-        through(&self.disk)
+    pub fn disk(&self) -> Disk {
+        self.disk.clone()
     }
 
     /// Writes a file of PostgreSQL's configuration, which PostgreSQL can read and not write.
@@ -231,7 +249,7 @@ impl Sandbox {
     }
 
     /// Ends everything in there at once: PostgreSQL, the disk, the key. Returns when it is over.
-    pub async fn kill(mut self) -> Directory {
+    pub async fn kill(mut self) {
         // The kernel lets process 1 of a namespace go when everybody else in there is gone, so
         // that the end of `unshare`, which waits for it, is the end of all of them.
         drop(self.orders.send(Order::End));
@@ -242,7 +260,6 @@ impl Sandbox {
             let mut seen = self.seen.clone();
             drop(seen.wait_for(|seen| seen.ended).await);
         }
-        self.directory
     }
 }
 

@@ -37,8 +37,7 @@ fn is_root() -> bool {
     root
 }
 
-async fn sealed(path: &Path, deadline: Duration) -> Sandbox {
-    let directory = Directory::take(path).unwrap();
+async fn sealed(directory: &Directory, deadline: Duration) -> Sandbox {
     let start = Start {
         program: PathBuf::from(env!("CARGO_BIN_EXE_compute")),
         owner: owner(),
@@ -50,7 +49,8 @@ async fn sealed(path: &Path, deadline: Duration) -> Sandbox {
 
 /// Starts from a backup of `cluster` at its end; answers the program and where its WAL begins.
 async fn started(sandbox: &mut Sandbox, at: &Path, cluster: &Cluster) -> (u32, SyntheticShutdown) {
-    let data = sandbox.disk().join("data");
+    let disk = sandbox.disk();
+    let data = disk.data();
     let backup = archive::unpack(&cluster.backup()[..], &data, owner()).unwrap();
     let made = SyntheticShutdown::after(&backup, unix_seconds()).unwrap();
     let control = made.write(&data, owner()).unwrap();
@@ -123,7 +123,8 @@ async fn stock_postgresql_starts_from_a_synthetic_shutdown_on_a_disk_that_shows_
     }
     let cluster = Cluster::new();
     let at = cluster.home().join("agent");
-    let mut sandbox = sealed(&at, Duration::from_secs(45)).await;
+    let directory = Directory::take(&at).unwrap();
+    let mut sandbox = sealed(&directory, Duration::from_secs(45)).await;
     let (program, made) = started(&mut sandbox, &at, &cluster).await;
 
     let lsn = sql(&at, "select pg_current_wal_insert_lsn()").unwrap();
@@ -137,7 +138,7 @@ async fn stock_postgresql_starts_from_a_synthetic_shutdown_on_a_disk_that_shows_
 
     // C6: the only place with the row in it is the sealed disk, and it shows nothing.
     assert!(lies_in(
-        &sandbox.disk().join("data/base"),
+        &sandbox.disk().path("data/base"),
         SECRET.as_bytes()
     ));
     assert!(!lies_in(&place::cipher(&at), SECRET.as_bytes()));
@@ -153,7 +154,7 @@ async fn stock_postgresql_starts_from_a_synthetic_shutdown_on_a_disk_that_shows_
     // A clean stop is one, and what it leaves can be packed.
     sandbox.signal(program, nix::sys::signal::Signal::SIGINT);
     assert_eq!(sandbox.exited(program).await.unwrap(), Some(0));
-    let directory = sandbox.kill().await;
+    sandbox.kill().await;
     assert_eq!(processes(&at), [] as [i32; 0]);
     directory.wipe().unwrap();
     assert!(!place::cipher(&at).exists());
@@ -166,16 +167,17 @@ async fn the_end_of_the_sandbox_is_the_end_of_postgresql_at_once() {
     }
     let cluster = Cluster::new();
     let at = cluster.home().join("agent");
-    let mut sandbox = sealed(&at, Duration::from_secs(45)).await;
+    let directory = Directory::take(&at).unwrap();
+    let mut sandbox = sealed(&directory, Duration::from_secs(45)).await;
     started(&mut sandbox, &at, &cluster).await;
     assert!(processes(&at).len() >= 4);
     let before = boottime();
     let disk = sandbox.disk();
-    drop(sandbox.kill().await);
+    sandbox.kill().await;
     assert_eq!(processes(&at), [] as [i32; 0]);
     assert!(boottime() - before < Duration::from_secs(3));
     // S1: what comes too late does not land on a plain disk.
-    assert!(std::fs::write(disk.join("late"), b"x").is_err());
+    assert!(std::fs::write(disk.path("late"), b"x").is_err());
     assert!(sql(&at, "select 1").is_err());
 }
 
@@ -187,7 +189,8 @@ async fn agent_of_the_stop_test() {
     };
     let cluster = Cluster::at(Path::new(&home));
     let at = cluster.home().join("agent");
-    let mut sandbox = sealed(&at, Duration::from_secs(20)).await;
+    let directory = Directory::take(&at).unwrap();
+    let mut sandbox = sealed(&directory, Duration::from_secs(20)).await;
     let leash = sandbox.leash();
     started(&mut sandbox, &at, &cluster).await;
     std::fs::write(cluster.home().join("ready"), b"").unwrap();

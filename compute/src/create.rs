@@ -1,0 +1,191 @@
+//! `compute create`: the first data directory of a timeline, made on the sealed disk, so that
+//! nothing of it lies anywhere in plain text, and streamed to the pageserver.
+
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::{OpenOptionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use api::timeline::{Imported, timeline_path};
+use api::{Body, Client};
+use bytes::Bytes;
+use futures_util::stream;
+use pg::control::ControlFile;
+use tokio::sync::mpsc;
+
+use crate::boot::archive;
+use crate::boot::shutdown::ShutdownError;
+use crate::config::{Config, Owner};
+use crate::failure::Failure;
+use crate::lease::Leases;
+use crate::place;
+use crate::postgres::log::LINE_PREFIX;
+use crate::postgres::settings::CREATE_ROLE;
+use crate::run::{extend, refuse_swap};
+use crate::sandbox::{Directory, Disk, Sandbox, SandboxError, Start};
+
+/// `DBState` of a cluster that was shut down.
+const SHUT_DOWN: u32 = 1;
+/// How long an import may take.
+const LONGEST: Duration = Duration::from_secs(3600);
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Makes a cluster whose superuser `postgres` has the password in the first line of
+/// `password_file`, and imports it. Nothing is left on this machine.
+///
+/// # Errors
+/// See [`Failure`].
+pub async fn create(
+    config: &Config,
+    password_file: &Path,
+    program: PathBuf,
+) -> Result<Imported, Failure> {
+    config.check()?;
+    let owner = config.check_machine(false)?;
+    refuse_swap(config)?;
+    let token = config.read_token()?;
+    let pageserver = config.pageserver_client(&token)?;
+    let password = std::fs::read(password_file).map_err(|source| Failure::Io {
+        what: "cannot read the password file",
+        source,
+    })?;
+    let lease = Leases::new(config, &token)?.take().await?;
+    let directory = Directory::take(&config.directory).map_err(SandboxError::from)?;
+    let start = Start {
+        program,
+        owner,
+        deadline: lease.deadline().unwrap_or_default(),
+        danger_plain_log: config.danger_plain_log,
+    };
+    let mut sandbox = Sandbox::start(&directory, &start).await?;
+    let leash = sandbox.leash();
+    let imported = tokio::select! {
+        made = async {
+            initialize(config, &mut sandbox, &directory, &password, owner).await?;
+            import(config, &pageserver, sandbox.disk()).await
+        } => made,
+        why = lease.closed() => Err(why.into()),
+        () = extend(&leash, &lease) => Err(lease.closed().await.into()),
+    };
+    sandbox.kill().await;
+    if let Err(error) = directory.wipe() {
+        tracing::warn!(%error, "cannot remove sealed bytes whose key is gone");
+    }
+    imported
+}
+
+/// initdb, the agent's role, and a clean shutdown.
+async fn initialize(
+    config: &Config,
+    sandbox: &mut Sandbox,
+    directory: &Directory,
+    password: &[u8],
+    owner: Owner,
+) -> Result<(), Failure> {
+    let disk = sandbox.disk();
+    let name = "password";
+    write_password(&disk.path(name), password, owner).map_err(|source| Failure::Io {
+        what: "cannot write the password to the sealed disk",
+        source,
+    })?;
+    let data = place::data(directory.path()).display().to_string();
+    let password_file = place::disk(directory.path()).join(name);
+    let arguments = [
+        "--no-sync",
+        "--username=postgres",
+        "--auth=scram-sha-256",
+        "--encoding=UTF8",
+        "--locale=C.UTF-8",
+        "--pgdata",
+        &data,
+        "--pwfile",
+        &password_file.display().to_string(),
+    ];
+    tracing::info!("initdb on the sealed disk");
+    let initdb = config.postgres_bin.join("initdb");
+    let made = sandbox.run(
+        &initdb,
+        arguments.map(str::to_owned).to_vec(),
+        String::new(),
+    );
+    made.await?;
+    std::fs::remove_file(disk.path(name)).map_err(|source| Failure::Io {
+        what: "cannot remove the password from the sealed disk",
+        source,
+    })?;
+    let log = format!("log_line_prefix={LINE_PREFIX}");
+    let settings = ["exit_on_error=on", "fsync=off", "log_timezone=GMT", &log];
+    let settings = settings.iter().flat_map(|setting| ["-c", setting]);
+    let arguments = ["--single", "-D", &data].into_iter();
+    let arguments = arguments.chain(settings).chain(["postgres"]);
+    let postgres = config.postgres_bin.join("postgres");
+    let arguments = arguments.map(str::to_owned).collect();
+    let made = sandbox.run(&postgres, arguments, CREATE_ROLE.to_owned());
+    made.await?;
+    check_shut_down(&disk)
+}
+
+fn write_password(path: &Path, password: &[u8], owner: Owner) -> io::Result<()> {
+    let mut options = std::fs::File::options();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    chown(path, Some(owner.uid), Some(owner.gid))?;
+    file.write_all(password)
+}
+
+/// What is imported begins at the end of a clean shutdown.
+fn check_shut_down(disk: &Disk) -> Result<(), Failure> {
+    let bytes = std::fs::read(disk.data().join("global/pg_control"));
+    let bytes = bytes.map_err(|source| Failure::Io {
+        what: "cannot read pg_control",
+        source,
+    })?;
+    let control = ControlFile::parse(&bytes).map_err(ShutdownError::from)?;
+    if control.state() == SHUT_DOWN {
+        Ok(())
+    } else {
+        let (field, value) = ("the state of pg_control", u64::from(control.state()));
+        Err(ShutdownError::Field { field, value }.into())
+    }
+}
+
+async fn import(config: &Config, pageserver: &Client, disk: Disk) -> Result<Imported, Failure> {
+    tracing::info!("streams the data directory to the pageserver");
+    let (sender, pieces) = mpsc::channel(16);
+    let packing = tokio::task::spawn_blocking(move || {
+        let writer = BufWriter::with_capacity(PIECE_BYTES, PieceWriter(sender.clone()));
+        if let Err(error) = archive::pack(&disk.data(), writer) {
+            // Breaks the request off: what ends early must not look whole. Where nobody takes it
+            // the request has failed, and says why itself.
+            drop(sender.blocking_send(Err(error)));
+        }
+    });
+    let body = Body::wrap_stream(stream::unfold(pieces, async |mut pieces| {
+        let piece: io::Result<Bytes> = pieces.recv().await?;
+        Some((piece, pieces))
+    }));
+    let path = timeline_path(config.tenant, config.timeline);
+    let path = format!("{path}/import?pg_major={}", config.pg_major);
+    let imported = pageserver.post_stream(&path, body, LONGEST).await;
+    packing.await.map_err(|_| Failure::Task)?;
+    Ok(imported?)
+}
+
+/// Hands what is written to the body of a request.
+struct PieceWriter(mpsc::Sender<io::Result<Bytes>>);
+
+impl Write for PieceWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let piece = Bytes::copy_from_slice(bytes);
+        let sent = self.0.blocking_send(Ok(piece));
+        sent.map_err(|_| io::ErrorKind::BrokenPipe)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

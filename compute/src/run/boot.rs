@@ -1,0 +1,352 @@
+//! One start: from a lease to an open door, and to its end.
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use api::timeline::PageserverStatus;
+use bytes::Bytes;
+use ids::Lsn;
+use nix::sys::signal::Signal;
+use service::clock::{boottime, unix_seconds};
+use service::entropy::OsEntropy;
+use service::libpq::WireError;
+use service::libpq::client::Client;
+use service::task::Shutdown;
+use tokio::sync::watch;
+
+use super::Agent;
+use crate::boot::shutdown::SyntheticShutdown;
+use crate::deadline::RESERVE;
+use crate::door::first::Refusal;
+use crate::failure::Failure;
+use crate::lease::Lease;
+use crate::place;
+use crate::postgres::settings::{self, AGENT_ROLE, Places};
+use crate::proposer::{Elected, Quorum, QuorumConfig};
+use crate::sandbox::{Directory, Leash, Sandbox, SandboxError, Start};
+use crate::standby::{Standby, StandbyConfig};
+use crate::status::Phase;
+
+/// How often the watchdog's deadline is moved.
+const EXTEND: Duration = Duration::from_secs(1);
+/// How often the pageserver is asked whether it still ingests.
+const WATCH: Duration = Duration::from_secs(1);
+/// How long PostgreSQL may take to start, and to shut down.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A PostgreSQL that runs.
+struct Running<'a> {
+    sandbox: &'a Sandbox,
+    program: u32,
+    quorum: &'a Quorum,
+    standby: StandbyConfig,
+}
+
+impl Agent {
+    /// From a lease to the end of it all.
+    pub(super) async fn once(
+        &self,
+        directory: &Directory,
+        shutdown: &Shutdown,
+    ) -> Result<(), Failure> {
+        if self.board.status().phase != Phase::Fenced {
+            self.board.step(Phase::Lease, "asks for a lease");
+        }
+        let lease = self.leases.take().await?;
+        self.board.step(Phase::Disk, "makes the sealed disk");
+        let start = Start {
+            program: self.program.clone(),
+            owner: self.owner,
+            deadline: lease.deadline().unwrap_or_default(),
+            danger_plain_log: self.config.danger_plain_log,
+        };
+        let mut sandbox = Sandbox::start(directory, &start).await?;
+        let leash = sandbox.leash();
+        // Of this start alone: everything of it ends with it (R1).
+        let tasks = Shutdown::new();
+        let ended = tokio::select! {
+            ended = self.start(&mut sandbox, directory, &tasks, shutdown) => ended,
+            why = lease.closed() => Err(why.into()),
+            () = extend(&leash, &lease) => Err(lease.closed().await.into()),
+        };
+        // The door first, so that nobody talks to what is dying; `Open` is left for `live` to see.
+        self.shut_door(&ended);
+        sandbox.kill().await;
+        tasks.request();
+        tasks.finished().await;
+        let ended = match ended {
+            // The watchdog acts before the lease is over (W1): was that the reason?
+            Err(failure) if lease.is_one() && !matches!(failure, Failure::Key(_)) => {
+                let closed = tokio::time::timeout(2 * RESERVE, lease.closed()).await;
+                Err(closed.map_or(failure, Failure::Key))
+            }
+            ended => ended,
+        };
+        if let Err(error) = directory.wipe() {
+            tracing::warn!(%error, "cannot remove sealed bytes whose key is gone");
+        }
+        ended
+    }
+
+    fn shut_door(&self, ended: &Result<(), Failure>) {
+        let (phase, refusal) = match ended {
+            Ok(()) => (
+                Phase::Stop,
+                Refusal::starting("the database was asked to stop"),
+            ),
+            Err(Failure::Key(why)) => (Phase::Fenced, crate::lease::refusal(why)),
+            Err(failure) => (
+                self.board.status().phase,
+                Refusal::starting(format!("the database has ended: {failure}")),
+            ),
+        };
+        let reason = refusal.message.clone();
+        self.board.close(phase, refusal, reason);
+    }
+
+    async fn start(
+        &self,
+        sandbox: &mut Sandbox,
+        directory: &Directory,
+        tasks: &Shutdown,
+        shutdown: &Shutdown,
+    ) -> Result<(), Failure> {
+        tokio::select! {
+            // Before PostgreSQL runs there is nothing to end in order.
+            () = shutdown.requested() => Ok(()),
+            running = self.prepare(sandbox, directory, tasks) => {
+                let (quorum, program, standby) = running?;
+                let running = Running { sandbox, program, quorum: &quorum, standby };
+                self.serve(running, tasks, shutdown).await
+            }
+        }
+    }
+
+    /// Everything up to a PostgreSQL that is starting.
+    async fn prepare(
+        &self,
+        sandbox: &mut Sandbox,
+        directory: &Directory,
+        tasks: &Shutdown,
+    ) -> Result<(Quorum, u32, StandbyConfig), Failure> {
+        let board = &self.board;
+        board.step(Phase::Election, "asks the pageserver what the timeline is");
+        let known = self.storage.describe().await?;
+        board.step(Phase::Election, "asks the safekeepers for their votes");
+        let quorum = Quorum::start(
+            QuorumConfig {
+                tenant: self.config.tenant,
+                timeline: self.config.timeline,
+                pg_version: self.config.pg_major * 10_000,
+                system_id: known.system_id,
+                wal_segment_bytes: u32::try_from(known.wal_segment_bytes).unwrap_or(u32::MAX),
+                safekeepers: self.config.safekeepers.clone(),
+                token: self.token.clone(),
+                start: known.lsn,
+            },
+            tasks.clone(),
+        );
+        let Elected { term, start } = quorum.elected().await?;
+        board.elected(term, start);
+
+        board.step(Phase::Ingest, "waits for the pageserver");
+        let progress = |how_far| board.step(Phase::Ingest, how_far);
+        self.storage.reaches(start, progress).await?;
+        board.step(Phase::Backup, "unpacks the base backup");
+        let disk = sandbox.disk();
+        let backup = self.storage.unpack(start, disk.clone(), self.owner).await?;
+        let made = SyntheticShutdown::after(&backup, unix_seconds())?;
+        commit(&quorum, &made).await?;
+        board.committed(made.laid.end);
+        let (owner, first) = (self.owner, made.clone());
+        let writing = tokio::task::spawn_blocking(move || first.write(&disk.data(), owner));
+        let control = writing
+            .await
+            .map_err(|_| Failure::Task)?
+            .map_err(Failure::from)?;
+
+        board.step(Phase::Start, "PostgreSQL starts");
+        let name = standby_name();
+        for (file, text) in [
+            ("postgresql.conf", ""),
+            ("pg_hba.conf", settings::HBA),
+            ("pg_ident.conf", settings::IDENT),
+        ] {
+            sandbox.write_etc(file, text)?;
+        }
+        let at = directory.path();
+        let places = Places {
+            data: &place::data(at),
+            etc: &place::etc(at),
+            run: &place::run(at),
+            guard: Some(&self.config.guard),
+            standby: Some(&name),
+        };
+        let arguments = settings::arguments(&places, &control, &self.config.settings);
+        let program = sandbox.launch(&self.postgres(), arguments, String::new());
+        let standby = StandbyConfig {
+            socket_dir: place::run(at),
+            port: settings::PORT,
+            application_name: name,
+            from: made.laid.end,
+            shape: made.shape,
+        };
+        Ok((quorum, program, standby))
+    }
+
+    pub(super) fn postgres(&self) -> PathBuf {
+        self.config.postgres_bin.join("postgres")
+    }
+
+    /// From a PostgreSQL that is starting to one that has ended.
+    async fn serve(
+        &self,
+        running: Running<'_>,
+        tasks: &Shutdown,
+        shutdown: &Shutdown,
+    ) -> Result<(), Failure> {
+        let socket = running.standby.socket_dir.join(settings::socket_name());
+        tokio::select! {
+            entered = enter(&socket) => entered?,
+            code = running.exited() => return Err(Failure::Ended { code: code? }),
+        }
+        let (on_sync, synced) = watch::channel(false);
+        let (held, hold) = watch::channel(None);
+        let standby = running.standby.clone();
+        let standby = Standby::run(standby, running.quorum, on_sync, hold, tasks.clone());
+        tokio::select! {
+            code = running.exited() => running.judge(code?, shutdown),
+            ended = standby => match ended {
+                // Everything is acknowledged: what is left of a shutdown is a moment.
+                Ok(()) => running.end(shutdown).await,
+                Err(error) if shutdown.is_requested() => {
+                    running.end(shutdown).await.map_err(|_| error.into())
+                }
+                Err(error) => Err(error.into()),
+            },
+            lost = running.quorum.lost() => Err(lost.into()),
+            () = running.stop_in_order(shutdown) => Err(Failure::Slow),
+            never = self.look_after(&running, synced, held, socket.clone()) => match never {},
+        }
+    }
+
+    /// Opens the door once commits are durable, and holds WAL back while storage cannot take it.
+    async fn look_after(
+        &self,
+        running: &Running<'_>,
+        mut synced: watch::Receiver<bool>,
+        held: watch::Sender<Option<String>>,
+        socket: PathBuf,
+    ) -> Infallible {
+        if synced.wait_for(|synced| *synced).await.is_err() {
+            return std::future::pending().await; // the standby has ended, which ends us
+        }
+        self.board.open(socket);
+        let committed = running.quorum.committed();
+        loop {
+            let now = *committed.borrow();
+            self.board.committed(now);
+            match self.storage.status().await {
+                Ok(status) => {
+                    let reason = self.why_held(now, &status);
+                    if *held.borrow() != reason {
+                        self.board.hold(reason.clone());
+                        held.send_replace(reason);
+                    }
+                }
+                // What it said last counts: a pageserver that is away for a moment stops nobody.
+                Err(error) => tracing::debug!(%error, "the pageserver does not say where it is"),
+            }
+            tokio::time::sleep(WATCH).await;
+        }
+    }
+
+    /// Nothing is acknowledged that cannot be read back.
+    fn why_held(&self, committed: Lsn, status: &PageserverStatus) -> Option<String> {
+        if let Some(why) = &status.stopped {
+            return Some(format!("the pageserver has stopped ingest: {why}"));
+        }
+        let behind = committed.checked_sub(status.last_record_lsn)?;
+        let longest = self.config.pageserver_lag_bytes_max;
+        (behind > longest)
+            .then(|| format!("the pageserver is {behind} bytes behind, more than {longest}"))
+    }
+}
+
+impl Running<'_> {
+    async fn exited(&self) -> Result<Option<i32>, SandboxError> {
+        self.sandbox.exited(self.program).await
+    }
+
+    fn judge(&self, code: Option<i32>, shutdown: &Shutdown) -> Result<(), Failure> {
+        match code {
+            Some(0) if shutdown.is_requested() => Ok(()),
+            code => Err(Failure::Ended { code }),
+        }
+    }
+
+    /// The end of a PostgreSQL whose stream has ended.
+    async fn end(&self, shutdown: &Shutdown) -> Result<(), Failure> {
+        match tokio::time::timeout(PATIENCE, self.exited()).await {
+            Ok(code) => self.judge(code?, shutdown),
+            Err(_) => Err(Failure::Slow),
+        }
+    }
+
+    /// Once asked to stop: a fast shutdown, which waits until the quorum has all WAL. Returns
+    /// where that takes too long.
+    async fn stop_in_order(&self, shutdown: &Shutdown) {
+        shutdown.requested().await;
+        tracing::info!("asked to stop: PostgreSQL shuts down");
+        self.sandbox.signal(self.program, Signal::SIGINT);
+        tokio::time::sleep(PATIENCE).await;
+    }
+}
+
+/// Moves the watchdog's deadline while the lease runs.
+pub(crate) async fn extend(leash: &Leash, lease: &Lease) {
+    while let Some(until) = lease.deadline() {
+        leash.extend(until);
+        tokio::time::sleep(EXTEND).await;
+    }
+}
+
+/// C3: PostgreSQL does not start before a quorum has the record that it starts from.
+async fn commit(quorum: &Quorum, made: &SyntheticShutdown) -> Result<(), Failure> {
+    let bytes = Bytes::copy_from_slice(&made.laid.bytes);
+    quorum.offer(made.from, bytes).await?;
+    let mut committed = quorum.committed();
+    tokio::select! {
+        lost = quorum.lost() => Err(lost.into()),
+        done = committed.wait_for(|lsn| *lsn >= made.laid.end) => match done {
+            Ok(_) => Ok(()),
+            Err(_) => Err(quorum.lost().await.into()),
+        },
+    }
+}
+
+/// Returns once PostgreSQL lets the agent in.
+async fn enter(socket: &Path) -> Result<(), Failure> {
+    let until = boottime() + PATIENCE;
+    let options = [("user", AGENT_ROLE), ("database", "postgres")];
+    loop {
+        match Client::connect_unix(socket, &options, "").await {
+            Ok(_) => return Ok(()),
+            Err(error @ WireError::Server { .. }) if !is_starting(&error) => {
+                return Err(Failure::NotLetIn(error));
+            }
+            Err(_) if boottime() > until => return Err(Failure::Slow),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+fn is_starting(error: &WireError) -> bool {
+    matches!(error, WireError::Server { sqlstate, .. } if sqlstate == "57P03")
+}
+
+/// Random, so that nobody else guesses the name that makes a standby count (C2).
+fn standby_name() -> String {
+    format!("redoubt_{}", hex::encode(OsEntropy::bytes::<8>()))
+}

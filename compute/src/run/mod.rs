@@ -1,0 +1,160 @@
+//! `compute run`: one PostgreSQL at a time, for as long as there is a lease.
+//!
+//!   R1  an agent never goes on with a PostgreSQL that lost its term, its lease, its disk or its
+//!       standby: all of it ends at once, and the next one starts from a new backup (C1, K6);
+//!   R2  a fence does not end the agent: it answers at the door, and starts again by itself.
+
+mod boot;
+
+pub(crate) use boot::extend;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use keyring::KeyError;
+use service::listen::Listen;
+use service::task::Shutdown;
+use service::tls::TlsIdentity;
+
+use crate::config::{Config, Owner};
+use crate::door;
+use crate::door::first::Refusal;
+use crate::failure::Failure;
+use crate::lease::{Leases, refusal};
+use crate::sandbox::{Directory, SandboxError};
+use crate::status::{Board, Phase};
+use crate::storage::Storage;
+
+/// Between two attempts to get a lease, or to start.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long what serves clients may take to end.
+const END: Duration = Duration::from_secs(5);
+
+/// What stays the same over all starts.
+struct Agent {
+    config: Config,
+    owner: Owner,
+    token: String,
+    storage: Storage,
+    leases: Leases,
+    board: Board,
+    /// This program, as the watchdog is started from it.
+    program: PathBuf,
+}
+
+/// Runs until SIGTERM, or until something that is not repaired by another start.
+///
+/// # Errors
+/// See [`Failure`].
+pub async fn run(config: Config, program: PathBuf) -> Result<(), Failure> {
+    config.check()?;
+    let owner = config.check_machine(true)?;
+    refuse_swap(&config)?;
+    if config.development {
+        tracing::warn!("INSECURE: development is set: no revocation ends this compute");
+    }
+    let shutdown = Shutdown::on_signals().map_err(|source| Failure::Io {
+        what: "cannot listen to signals",
+        source,
+    })?;
+    let token = config.read_token()?;
+    let agent = Agent {
+        storage: Storage::new(&config, &token)?,
+        leases: Leases::new(&config, &token)?,
+        board: Board::default(),
+        owner,
+        token,
+        program,
+        config,
+    };
+    agent.listen(&shutdown).await?;
+    let ended = agent.live(&shutdown).await;
+    shutdown.request();
+    if tokio::time::timeout(END, shutdown.finished())
+        .await
+        .is_err()
+    {
+        tracing::warn!("clients or listeners did not end in time");
+    }
+    ended
+}
+
+/// C6. What cannot be read is taken for a machine without swap.
+pub(crate) fn refuse_swap(config: &Config) -> Result<(), Failure> {
+    let table = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+    let swaps = table.lines().skip(1).any(|line| !line.trim().is_empty());
+    match (swaps, config.danger_swap) {
+        (true, false) => Err(Failure::Swap),
+        (true, true) => {
+            tracing::warn!("INSECURE: this machine swaps, perhaps to a disk in plain text");
+            Ok(())
+        }
+        (false, _) => Ok(()),
+    }
+}
+
+impl Agent {
+    async fn listen(&self, shutdown: &Shutdown) -> Result<(), Failure> {
+        let listen = Listen {
+            addr: self.config.listen,
+            beyond_loopback: self.config.beyond_loopback,
+        };
+        let door = door::serve(listen.bind().await?, self.board.door(), shutdown.clone());
+        drop(shutdown.spawn("door", door));
+        let identity = self.config.identity.as_deref().map(TlsIdentity::load);
+        let identity = identity.transpose()?;
+        let listen = Listen {
+            addr: self.config.http,
+            beyond_loopback: identity.is_some(),
+        };
+        let listener = listen.bind().await?;
+        tracing::info!(http = ?listener.local_addr().ok(), door = %self.config.listen, "listening");
+        let router = self.board.router();
+        let http = service::http::serve_on(listener, router, identity, shutdown.clone());
+        drop(shutdown.spawn("http", http));
+        Ok(())
+    }
+
+    async fn live(&self, shutdown: &Shutdown) -> Result<(), Failure> {
+        let directory = Directory::take(&self.config.directory).map_err(SandboxError::from)?;
+        while !shutdown.is_requested() {
+            match self.once(&directory, shutdown).await {
+                Ok(()) => break,
+                Err(Failure::Key(why)) if is_fence(&why) => {
+                    tracing::error!(reason = %why, "fenced");
+                    self.board
+                        .close(Phase::Fenced, refusal(&why), why.to_string());
+                }
+                Err(failure) if self.is_repaired_by_a_start(&failure) => {
+                    tracing::warn!(reason = %failure, "the start failed, trying again");
+                    let said = Refusal::starting(format!("the last start failed: {failure}"));
+                    self.board.close(Phase::Failed, said, failure.to_string());
+                }
+                Err(failure) => {
+                    let said = Refusal::starting(format!("the database has ended: {failure}"));
+                    self.board.close(Phase::Failed, said, failure.to_string());
+                    return Err(failure);
+                }
+            }
+            tokio::select! {
+                () = shutdown.requested() => {}
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Only what failed before PostgreSQL ran: a compute that ended is its supervisor's to judge.
+    fn is_repaired_by_a_start(&self, failure: &Failure) -> bool {
+        let transient = failure.grade().may_retry();
+        let elsewhere = matches!(failure, Failure::Lost(_));
+        transient && !elsewhere && self.board.status().phase != Phase::Open
+    }
+}
+
+const fn is_fence(why: &KeyError) -> bool {
+    matches!(
+        why.grade(),
+        api::Grade::KeyUnavailable | api::Grade::Retry | api::Grade::RetryElsewhere
+    )
+}
