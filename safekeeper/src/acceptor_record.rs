@@ -32,6 +32,19 @@ pub struct AcceptorRecord {
     pub durable: Durable,
     /// The log's.
     pub anchor: StoreAnchor,
+    /// Where else the WAL is.
+    pub progress: Progress,
+}
+
+/// Where WAL is beside this node's log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// In the bucket up to here, as whole segments.
+    pub backup: Lsn,
+    /// In the bucket up to here, as layers of an accepted manifest (D2).
+    pub remote_consistent: Lsn,
+    /// Below this the log may have been trimmed; stored before anything is removed.
+    pub trimmed: Lsn,
 }
 
 /// Why a record was not loaded or saved.

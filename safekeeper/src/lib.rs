@@ -2,7 +2,12 @@
 #![forbid(unsafe_code)]
 
 pub mod acceptor_record;
+pub mod access;
+pub mod archive;
 pub mod config;
+pub mod framing;
+pub mod http;
+mod offload;
 pub mod timeline;
 pub mod timelines;
 pub mod wal_push;

@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::Context;
 use clap::Parser;
+use safekeeper::access::Gate;
 use safekeeper::config::Config;
-use safekeeper::timelines::Timelines;
+use safekeeper::http::router;
+use safekeeper::timelines::{Node, Timelines};
 use safekeeper::wal_push::Commands;
 use service::task::Shutdown;
 
@@ -14,10 +17,10 @@ use service::task::Shutdown;
 #[command(
     version,
     after_help = "\
-The configuration names node_id, listen, data_directory and development_kek.
-INSECURE: development_kek, 64 hexadecimal digits, wraps the keys of all tenants from a file in
-plain text, and clients are not authenticated. It is for development only, and is refused unless
-listen is a loopback address. No other keyring is built yet."
+The configuration names node_id, data_directory, keymanagers and, for other machines to connect,
+identity and token_key; with a bucket, finished WAL goes there. docs/operations.md has all of it.
+INSECURE: development_kek, 64 hexadecimal digits in place of keymanagers, wraps the keys of all
+tenants from a file in plain text. It is refused unless both listeners are on loopback."
 )]
 struct Arguments {
     /// The configuration, a TOML file.
@@ -27,17 +30,40 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    service::init();
     let arguments = Arguments::parse();
     service::log::init();
     let config: Config = service::config::load(&arguments.config)?;
-    let ring = config.keyring()?;
-    tracing::warn!("INSECURE: development_kek is in use; for development only");
+    let (libpq, http) = config.listeners()?;
+    let gate = Gate(config.verifier()?);
+    let identity = config.tls()?;
+    let archive = config.archive()?;
+    let ring = Arc::new(config.keyring()?);
+    if let Some(archive) = &archive {
+        // D4
+        archive.probe().await.context("the bucket is refused")?;
+    }
     let shutdown = Shutdown::on_signals()?;
     std::fs::create_dir_all(&config.data_directory)?;
-    let root = config.data_directory.clone();
-    let timelines = Timelines::new(config.node(), root, ring, shutdown.clone())?;
-    let commands = Commands(Arc::new(timelines));
-    service::libpq::serve(config.listen, commands, shutdown.clone()).await?;
+    let node = Node {
+        node: config.node(),
+        root: config.data_directory.clone(),
+        ring,
+        archive,
+    };
+    let timelines = Arc::new(Timelines::new(node, shutdown.clone())?);
+    let commands = Commands::new(Arc::clone(&timelines), gate.clone());
+    let (libpq, http_listener) = (libpq.bind().await?, http.bind().await?);
+    service::http::readiness().set(Ok(()));
+    tokio::join!(
+        service::libpq::serve_on(libpq, commands, shutdown.clone()),
+        service::http::serve_on(
+            http_listener,
+            router(timelines, gate),
+            identity,
+            shutdown.clone()
+        ),
+    );
     shutdown.finished().await;
     Ok(())
 }

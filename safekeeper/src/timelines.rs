@@ -2,18 +2,28 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
+use api::timeline::SafekeeperStatus;
 use ids::{Generation, NodeId, TenantId, TimelineId};
-use keyring::Keyring;
+use keyring::{KeyError, Keyring};
 use pg::PgMajor;
+use pg::wal::WalShape;
 use pg::wire::wal_push::ProposerGreeting;
+use service::libpq::QueryError;
 use service::task::Shutdown;
 use state::{State, StateError, Table};
 use tokio::sync::Mutex;
 
-use crate::timeline::{Timeline, TimelineError};
+use crate::archive::Archive;
+use crate::framing::Framing;
+use crate::offload;
+use crate::timeline::{Ended, Timeline, TimelineError};
 use crate::wal_store::{Place, SEGMENT_BYTES};
+
+/// How long a timeline that is being closed is waited for.
+const CLOSING: Duration = Duration::from_secs(10);
 
 /// Tenant and timeline, 16 bytes each.
 const TABLE: Table<[u8; 32]> = Table::new("timeline");
@@ -43,12 +53,45 @@ pub enum AccessError {
     /// What is stored of it cannot be read.
     #[error("what is stored of timeline {0} is not known here")]
     Damaged(TimelineId),
+    /// A sync failed, and what the page cache shows proves nothing.
+    #[error("timeline {timeline} is not opened again by this process: {why}")]
+    Broken {
+        /// The timeline.
+        timeline: TimelineId,
+        /// What failed.
+        why: String,
+    },
     /// The state.
     #[error(transparent)]
     State(#[from] StateError),
     /// The timeline.
     #[error(transparent)]
     Timeline(#[from] TimelineError),
+}
+
+impl AccessError {
+    /// The keys, where they are the reason.
+    #[must_use]
+    pub const fn key(&self) -> Option<&KeyError> {
+        match self {
+            Self::Timeline(error) => error.key(),
+            _ => None,
+        }
+    }
+}
+
+impl From<AccessError> for QueryError {
+    fn from(error: AccessError) -> Self {
+        let sqlstate = match error {
+            AccessError::Timeline(error) => return error.into(),
+            AccessError::Broken { why, .. } => return Ended::Broken(why).into(),
+            AccessError::Unknown(_) => "42704",
+            AccessError::Version(_) | AccessError::SegmentBytes(_) => "0A000",
+            AccessError::Damaged(_) => "58R03",
+            AccessError::Other { .. } | AccessError::State(_) => "XX000",
+        };
+        Self::refused(sqlstate, error)
+    }
 }
 
 /// The cluster of a timeline.
@@ -60,34 +103,107 @@ pub struct Cluster {
     pub system_id: u64,
 }
 
+impl Cluster {
+    /// What its WAL pages look like, once its system identifier is known.
+    fn shape(&self) -> Option<WalShape> {
+        let version = PgMajor::from_number(self.pg_version).ok()?;
+        (self.system_id != 0).then_some(WalShape {
+            version,
+            segment_bytes: SEGMENT_BYTES,
+            system_id: self.system_id,
+            tli: 1,
+        })
+    }
+}
+
+/// What all timelines of a node share.
+pub struct Node {
+    /// This node.
+    pub node: NodeId,
+    /// The directory of the WAL and of the state.
+    pub root: PathBuf,
+    /// The keys of all tenants.
+    pub ring: Arc<Keyring>,
+    /// Where finished segments go.
+    pub archive: Option<Archive>,
+}
+
+type Id = (TenantId, TimelineId);
+
+/// One timeline, which is opened by one request at a time; others do not wait for it.
+#[derive(Default)]
+enum Slot {
+    #[default]
+    Closed,
+    Open(Timeline),
+    Broken(String),
+}
+
 /// All timelines.
 pub struct Timelines {
-    node: NodeId,
-    root: PathBuf,
+    node: Node,
     state: State,
-    ring: Arc<Keyring>,
     shutdown: Shutdown,
-    open: Mutex<HashMap<(TenantId, TimelineId), Timeline>>,
+    slots: std::sync::Mutex<HashMap<Id, Arc<Mutex<Slot>>>>,
 }
 
 impl Timelines {
-    /// Those below `root`.
+    /// Those of `node`.
     ///
     /// # Errors
     /// The state cannot be opened.
-    pub fn new(
-        node: NodeId,
-        root: PathBuf,
-        ring: Keyring,
-        shutdown: Shutdown,
-    ) -> Result<Self, StateError> {
+    pub fn new(node: Node, shutdown: Shutdown) -> Result<Self, StateError> {
         Ok(Self {
+            state: State::open(node.root.join("state"))?,
             node,
-            state: State::open(root.join("state"))?,
-            root,
-            ring: Arc::new(ring),
             shutdown,
-            open: Mutex::default(),
+            slots: std::sync::Mutex::default(),
+        })
+    }
+
+    /// Where finished segments go.
+    #[must_use]
+    pub const fn archive(&self) -> Option<&Archive> {
+        self.node.archive.as_ref()
+    }
+
+    /// The timelines of a tenant, whether they run or not.
+    ///
+    /// # Errors
+    /// The state.
+    pub fn list(&self, tenant: TenantId) -> Result<Vec<TimelineId>, StateError> {
+        let from = key(tenant, TimelineId([0; 16]));
+        let known = self
+            .state
+            .scan_from(&TABLE, std::ops::Bound::Included(&from), usize::MAX)?;
+        let ids = known.iter().map(|(key, _)| {
+            let (own, timeline) = (key.first_chunk::<16>(), key.last_chunk::<16>());
+            (own.copied(), timeline.copied())
+        });
+        let of_tenant = ids.take_while(|(own, _)| *own == Some(tenant.0));
+        Ok(of_tenant
+            .filter_map(|(_, timeline)| timeline.map(TimelineId))
+            .collect())
+    }
+
+    /// How far a timeline is.
+    ///
+    /// # Errors
+    /// As [`Timelines::get`].
+    pub async fn status(
+        &self,
+        tenant: TenantId,
+        timeline: TimelineId,
+    ) -> Result<SafekeeperStatus, AccessError> {
+        let (timeline, _) = self.get(tenant, timeline).await?;
+        let position = *timeline.position().borrow();
+        Ok(SafekeeperStatus {
+            node: self.node.node,
+            term: position.term,
+            flush_lsn: position.flush,
+            commit_lsn: position.commit,
+            backup_lsn: position.backup,
+            remote_consistent_lsn: position.remote_consistent,
         })
     }
 
@@ -105,7 +221,8 @@ impl Timelines {
             return Err(AccessError::SegmentBytes(greeting.wal_segment_bytes));
         }
         let (tenant, timeline) = (greeting.tenant, greeting.timeline);
-        let mut open = self.open.lock().await;
+        let slot = self.slot((tenant, timeline));
+        let mut slot = slot.lock().await;
         let told = Cluster {
             pg_version: greeting.pg_version,
             system_id: greeting.system_id,
@@ -118,13 +235,14 @@ impl Timelines {
                 Some(stored)
             }
         };
+        let known = stored.filter(|s| s.system_id != 0).unwrap_or(told);
         if stored.is_none_or(|s| s.system_id == 0 && told.system_id != 0) {
             let mut value = told.pg_version.to_be_bytes().to_vec();
             value.extend_from_slice(&told.system_id.to_be_bytes());
             let key = key(tenant, timeline);
             self.state.put(&TABLE, &key, &value).await?;
         }
-        self.running(&mut open, tenant, timeline).await
+        self.running(&mut slot, (tenant, timeline), known).await
     }
 
     /// A timeline that exists.
@@ -136,32 +254,75 @@ impl Timelines {
         tenant: TenantId,
         timeline: TimelineId,
     ) -> Result<(Timeline, Cluster), AccessError> {
-        let mut open = self.open.lock().await;
         let cluster = self.cluster(tenant, timeline)?;
         let cluster = cluster.ok_or(AccessError::Unknown(timeline))?;
-        Ok((self.running(&mut open, tenant, timeline).await?, cluster))
+        let slot = self.slot((tenant, timeline));
+        let mut slot = slot.lock().await;
+        let running = self.running(&mut slot, (tenant, timeline), cluster).await?;
+        Ok((running, cluster))
+    }
+
+    fn slot(&self, id: Id) -> Arc<Mutex<Slot>> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(slots.entry(id).or_default())
     }
 
     async fn running(
         &self,
-        open: &mut HashMap<(TenantId, TimelineId), Timeline>,
-        tenant: TenantId,
-        timeline: TimelineId,
+        slot: &mut Slot,
+        (tenant, timeline): Id,
+        cluster: Cluster,
     ) -> Result<Timeline, AccessError> {
-        let known = open.get(&(tenant, timeline));
-        if let Some(running) = known.filter(|t| !t.is_closed()) {
-            return Ok(running.clone());
+        if let Slot::Open(running) = &*slot {
+            if running.end().is_none() && running.check().is_ok() {
+                return Ok(running.clone());
+            }
+            // What was derived from the old keys goes before the new ones are asked for (K6).
+            let stopped = tokio::time::timeout(CLOSING, running.stopped()).await;
+            stopped.map_err(|_| TimelineError::Closed)?;
+            *slot = match running.end() {
+                Some(Ended::Broken(why)) => Slot::Broken(why),
+                _ => Slot::Closed,
+            };
         }
+        if let Slot::Broken(why) = &*slot {
+            let why = why.clone();
+            return Err(AccessError::Broken { timeline, why });
+        }
+        let opened = self.open((tenant, timeline), cluster).await;
+        match opened {
+            Ok(opened) => {
+                *slot = Slot::Open(opened.clone());
+                Ok(opened)
+            }
+            Err(error) => {
+                if let Ended::Broken(why) = error.ended() {
+                    *slot = Slot::Broken(why);
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn open(
+        &self,
+        (tenant, timeline): Id,
+        cluster: Cluster,
+    ) -> Result<Timeline, TimelineError> {
         let place = Place {
-            directory: self.root.join(format!("wal/{tenant}/{timeline}")),
+            directory: self.node.root.join(format!("wal/{tenant}/{timeline}")),
             tenant,
             timeline,
             generation: Generation(0),
-            node: self.node,
+            node: self.node.node,
         };
-        let (state, ring) = (self.state.clone(), Arc::clone(&self.ring));
-        let opened = Timeline::open(place, state, ring, &self.shutdown).await?;
-        open.insert((tenant, timeline), opened.clone());
+        let framing = Framing::new(cluster.shape());
+        let (state, ring) = (self.state.clone(), &self.node.ring);
+        let opened = Timeline::open(place, framing, state, ring, &self.shutdown).await?;
+        if let Some(archive) = self.node.archive.clone() {
+            let keep = offload::keep(opened.clone(), archive, self.shutdown.clone());
+            drop(self.shutdown.spawn("offload", keep));
+        }
         Ok(opened)
     }
 

@@ -1,44 +1,61 @@
 //! The libpq side: commands of computes, pageservers and people.
 
+mod push;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use ids::{Lsn, TenantId, TimelineId};
-use pg::wire::wal_push::ToAcceptor;
-use service::libpq::{Conn, Factory, Handler, QueryError, Startup, WireError};
+use ids::{Lsn, TenantId, Term, TimelineId};
+use service::libpq::{Conn, Factory, Handler, QueryError, Startup};
 
-use crate::timeline::Timeline;
+use crate::access::{Allowed, Gate};
 use crate::timelines::{AccessError, Timelines};
-use crate::walsender;
+use crate::walsender::{self, Until};
 
 const SYNTAX: &str = "42601";
 const UNSUPPORTED: &str = "0A000";
 const PROTOCOL: &str = "08P01";
-const UNKNOWN: &str = "42704";
-const INTERNAL: &str = "XX000";
+const DENIED: &str = "28P01";
 
 /// Answers with the timelines of this node.
-pub struct Commands(pub Arc<Timelines>);
+pub struct Commands {
+    timelines: Arc<Timelines>,
+    gate: Gate,
+}
+
+impl Commands {
+    /// For those whom `gate` lets in.
+    #[must_use]
+    pub const fn new(timelines: Arc<Timelines>, gate: Gate) -> Self {
+        Self { timelines, gate }
+    }
+}
 
 impl Factory for Commands {
     fn handler(&self, _peer: SocketAddr) -> Box<dyn Handler> {
         Box::new(Connection {
-            timelines: Arc::clone(&self.0),
+            timelines: Arc::clone(&self.timelines),
+            gate: self.gate.clone(),
             of: None,
+            name: String::new(),
+            allowed: Allowed { node: false },
         })
     }
 }
 
 struct Connection {
     timelines: Arc<Timelines>,
+    gate: Gate,
     of: Option<(TenantId, TimelineId)>,
+    /// The client's `application_name`.
+    name: String,
+    allowed: Allowed,
 }
 
 #[async_trait]
 impl Handler for Connection {
-    /// Nobody is asked who they are yet: that is why the server stays on loopback.
-    async fn authenticate(&mut self, startup: &Startup, _: &str) -> Result<(), QueryError> {
+    async fn authenticate(&mut self, startup: &Startup, password: &str) -> Result<(), QueryError> {
         let vanilla = startup.options.get("protocol");
         if vanilla.is_some_and(|p| !p.contains("vanilla")) {
             let message = "only the vanilla protocol is supported yet";
@@ -50,6 +67,11 @@ impl Handler for Connection {
             let bad = |_| QueryError::refused(SYNTAX, "tenant_id or timeline_id is not an id");
             self.of = Some((tenant.parse().map_err(bad)?, timeline.parse().map_err(bad)?));
         }
+        let tenant = self.of.map(|(tenant, _)| tenant);
+        let admitted = self.gate.admit(password, tenant);
+        self.allowed = admitted.map_err(|e| QueryError::refused(DENIED, e))?;
+        let name = startup.parameters.get("application_name");
+        self.name = name.cloned().unwrap_or_default();
         Ok(())
     }
 
@@ -57,12 +79,8 @@ impl Handler for Connection {
         let sql = sql.trim().trim_end_matches(';');
         let (verb, rest) = sql.split_once(char::is_whitespace).unwrap_or((sql, ""));
         match verb.to_ascii_uppercase().as_str() {
-            "START_WAL_PUSH" => self.wal_push(conn, rest).await,
-            "START_REPLICATION" => {
-                let from = replication_start(rest)?;
-                let (timeline, _) = self.timelines.get(self.of()?.0, self.of()?.1).await?;
-                walsender::send(conn, &timeline, from).await
-            }
+            "START_WAL_PUSH" => push::run(conn, &self.timelines, self.of()?, rest).await,
+            "START_REPLICATION" => self.replicate(conn, rest).await,
             "IDENTIFY_SYSTEM" => self.identify(conn).await,
             "TIMELINE_STATUS" => self.status(conn).await,
             _ => Err(QueryError::refused(
@@ -79,16 +97,46 @@ impl Connection {
         self.of.ok_or_else(|| QueryError::refused(SYNTAX, missing))
     }
 
+    async fn replicate(&self, conn: &mut Conn, rest: &str) -> Result<(), QueryError> {
+        let (from, term) = replication_start(rest)?;
+        let (tenant, timeline) = self.of()?;
+        let (timeline, _) = self.timelines.get(tenant, timeline).await?;
+        let sender = walsender::Sender {
+            timeline: &timeline,
+            archive: self.timelines.archive(),
+            until: term.map_or(Until::Commit, Until::FlushOf),
+            reporter: self.reporter(),
+        };
+        sender.run(conn, from).await
+    }
+
+    /// What a client's progress means: a standby's does not say what is in the bucket.
+    fn reporter(&self) -> walsender::Reporter {
+        walsender::Reporter {
+            trusted: self.allowed.node,
+            pageserver: self.name.starts_with("pageserver"),
+        }
+    }
+
+    /// Who recovers a log asks for all of it, also for what is not committed.
+    fn recovers(&self) -> bool {
+        self.name == "wal_proposer_recovery" || self.name.starts_with("safekeeper")
+    }
+
     async fn identify(&self, conn: &mut Conn) -> Result<(), QueryError> {
         let (tenant, timeline) = self.of()?;
         let (timeline, cluster) = self.timelines.get(tenant, timeline).await?;
-        let commit = timeline.position().borrow().commit.to_string();
-        let system = cluster.system_id.to_string();
+        let position = *timeline.position().borrow();
+        let end = match self.recovers() {
+            true => position.flush,
+            false => position.commit,
+        };
+        let (end, system) = (end.to_string(), cluster.system_id.to_string());
         conn.row_description(&["systemid", "timeline", "xlogpos", "dbname"]);
         conn.data_row(&[
             Some(system.as_bytes()),
             Some(b"1"),
-            Some(commit.as_bytes()),
+            Some(end.as_bytes()),
             None,
         ]);
         conn.command_complete("IDENTIFY_SYSTEM");
@@ -110,97 +158,52 @@ impl Connection {
         conn.command_complete("TIMELINE_STATUS");
         Ok(())
     }
-
-    async fn wal_push(&self, conn: &mut Conn, options: &str) -> Result<(), QueryError> {
-        if option(options, "proto_version") != Some("3") {
-            let message = "only proto_version '3' is supported";
-            return Err(QueryError::refused(UNSUPPORTED, message));
-        }
-        let create = option(options, "allow_timeline_creation") != Some("false");
-        let of = self.of()?;
-        conn.copy_both().await?;
-        let Some(first) = read_message(conn).await? else {
-            return Ok(());
-        };
-        let ToAcceptor::Greeting(greeting) = &first else {
-            return Err(QueryError::refused(PROTOCOL, "a greeting was expected"));
-        };
-        if (greeting.tenant, greeting.timeline) != of {
-            let message = "the greeting names another timeline than the connection";
-            return Err(QueryError::refused(PROTOCOL, message));
-        }
-        let timeline = match self.timelines.greet(greeting, create).await {
-            // Computes tell this case by the connection that closes without an error.
-            Err(AccessError::Unknown(_)) => return Err(WireError::Closed.into()),
-            greeted => greeted?,
-        };
-        let mut next = Some(first);
-        while let Some(message) = next {
-            answer(conn, &timeline, message).await?;
-            next = read_message(conn).await?;
-        }
-        conn.copy_done();
-        conn.command_complete("COPY 0");
-        Ok(())
-    }
 }
 
-async fn read_message(conn: &mut Conn) -> Result<Option<ToAcceptor>, QueryError> {
-    let Some(bytes) = conn.read_copy().await? else {
-        return Ok(None);
-    };
-    let message = ToAcceptor::decode(bytes).map_err(|e| QueryError::refused(PROTOCOL, e))?;
-    Ok(Some(message))
-}
-
-async fn answer(
-    conn: &mut Conn,
-    timeline: &Timeline,
-    message: ToAcceptor,
-) -> Result<(), QueryError> {
-    let answers = timeline.handle(message).await;
-    let answers = answers.map_err(|e| QueryError::refused(INTERNAL, e))?;
-    for message in answers.messages {
-        conn.write_copy(&message.encode()).await?;
-    }
-    if let Some(refusal) = answers.refusal {
-        conn.error(INTERNAL, &refusal.to_string());
-        conn.flush().await?;
-        return Err(WireError::Closed.into());
-    }
-    Ok(conn.flush().await?)
-}
-
-impl From<AccessError> for QueryError {
-    fn from(error: AccessError) -> Self {
-        match error {
-            AccessError::Unknown(_) => Self::refused(UNKNOWN, error),
-            AccessError::Version(_) | AccessError::SegmentBytes(_) => {
-                Self::refused(UNSUPPORTED, error)
-            }
-            _ => Self::refused(INTERNAL, error),
-        }
-    }
-}
-
-/// The value of `name` in `(name 'value', ...)`.
+/// The value of `name` in `(name 'value', ...)`, with or without `=` between them.
 fn option<'a>(options: &'a str, name: &str) -> Option<&'a str> {
     let inner = options.trim().strip_prefix('(')?.strip_suffix(')')?;
     let mut pairs = inner.split(',').map(str::trim);
     pairs.find_map(|pair| {
-        let (key, value) = pair.split_once(char::is_whitespace)?;
+        let (key, value) = pair.split_once(|c: char| c.is_whitespace() || c == '=')?;
+        let value = value.trim_start_matches(|c: char| c.is_whitespace() || c == '=');
         let value = value.trim().strip_prefix('\'')?.strip_suffix('\'')?;
         (key == name).then_some(value)
     })
 }
 
-/// The position in `[SLOT name] [PHYSICAL] X/X [TIMELINE n]`.
-fn replication_start(rest: &str) -> Result<Lsn, QueryError> {
-    if rest.contains('(') {
-        let message = "START_REPLICATION with options is not supported yet";
-        return Err(QueryError::refused(UNSUPPORTED, message));
-    }
-    let position = rest.split_whitespace().find(|w| w.contains('/'));
+/// Position and term of `[SLOT name] [PHYSICAL] X/X [TIMELINE n] [(term='N')]`.
+fn replication_start(rest: &str) -> Result<(Lsn, Option<Term>), QueryError> {
+    let (words, options) = rest.split_at(rest.find('(').unwrap_or(rest.len()));
+    let position = words.split_whitespace().find(|w| w.contains('/'));
     let position = position.and_then(|w| w.parse().ok());
-    position.ok_or_else(|| QueryError::refused(SYNTAX, "START_REPLICATION names no position"))
+    let missing = "START_REPLICATION names no position";
+    let position = position.ok_or_else(|| QueryError::refused(SYNTAX, missing))?;
+    if options.is_empty() {
+        return Ok((position, None));
+    }
+    let term = option(options, "term").and_then(|term| term.parse().ok());
+    let unknown = "START_REPLICATION has options that are not known: only (term='N')";
+    let term = term.ok_or_else(|| QueryError::refused(UNSUPPORTED, unknown))?;
+    Ok((position, Some(Term(term))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_and_terms_are_read() {
+        let start = |text: &str| replication_start(text).ok();
+        let at = Lsn(0x149_DB10);
+        assert_eq!(start("PHYSICAL 0/149DB10"), Some((at, None)));
+        assert_eq!(start("SLOT x 0/149DB10 TIMELINE 1"), Some((at, None)));
+        for with_term in ["(term='7')", "(term = '7')", "(term '7')"] {
+            let text = format!("PHYSICAL 0/149DB10 {with_term}");
+            assert_eq!(start(&text), Some((at, Some(Term(7)))), "{text}");
+        }
+        for bad in ["PHYSICAL", "0/1 (term='x')", "0/1 (other '1')", "0/1 (term"] {
+            assert_eq!(start(bad), None, "{bad}");
+        }
+    }
 }

@@ -1,55 +1,181 @@
-//! WAL up to the commit position, as a walsender of Postgres sends it.
+//! WAL as a walsender of Postgres sends it: up to the commit position, or to the end of the log
+//! in one term.
 
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use ids::Lsn;
+use ids::{Lsn, Term};
+use pg::wire::replication::FromReceiver;
+use pg::wire::wal_push::PageserverFeedback;
 use service::libpq::{Conn, QueryError, WireError};
 
-use crate::timeline::Timeline;
+use crate::archive::{Archive, ArchiveError, Archived};
+use crate::timeline::{Timeline, TimelineError};
+use crate::wal_store::{ReadError, SEGMENT_BYTES};
 
 /// The most WAL in one message.
 const CHUNK: u64 = 128 << 10;
 const KEEPALIVE: Duration = Duration::from_secs(1);
 /// Seconds from 1970 to 2000.
 const POSTGRES_EPOCH: u64 = 946_684_800;
+const NO_WAL: &str = "58P01";
+const DAMAGED: &str = "58R03";
+const OTHER_TERM: &str = "55000";
+const PROTOCOL: &str = "08P01";
 
-/// Sends until the client ends the copy.
-pub(crate) async fn send(
-    conn: &mut Conn,
-    timeline: &Timeline,
-    from: Lsn,
-) -> Result<(), QueryError> {
-    conn.copy_both().await?;
-    let mut position = timeline.position();
-    let mut at = from;
-    loop {
-        let commit = position.borrow_and_update().commit;
-        if at < commit {
-            let end = commit.min(page_end(at));
-            let wal = timeline.read(at..end).await;
-            let wal = wal.map_err(|e| QueryError::refused("58P01", e))?;
-            conn.write_copy(&wal_data(at, commit, &wal)).await?;
-            conn.flush().await?;
-            at = end;
-        }
-        let idle = at >= commit;
-        tokio::select! {
-            // What the client says of its progress is not kept yet.
-            said = conn.read_copy() => if said?.is_none() { break },
-            changed = position.changed(), if idle => if changed.is_err() {
-                return Err(WireError::Closed.into());
-            },
-            () = tokio::time::sleep(KEEPALIVE), if idle => {
-                conn.write_copy(&keepalive(commit)).await?;
-                conn.flush().await?;
+/// How far WAL is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// What is committed.
+    Commit,
+    /// All that is durable, as long as the node is in this term: a proposer of the term fills
+    /// another safekeeper's log with it.
+    FlushOf(Term),
+}
+
+/// Whose progress it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reporter {
+    /// Whether it is a node of the storage.
+    pub(crate) trusted: bool,
+    /// Whether it calls itself a pageserver.
+    pub(crate) pageserver: bool,
+}
+
+/// One stream.
+pub(crate) struct Sender<'a> {
+    pub(crate) timeline: &'a Timeline,
+    pub(crate) archive: Option<&'a Archive>,
+    pub(crate) until: Until,
+    pub(crate) reporter: Reporter,
+}
+
+impl Sender<'_> {
+    /// Sends until the client ends the copy.
+    pub(crate) async fn run(&self, conn: &mut Conn, from: Lsn) -> Result<(), QueryError> {
+        self.limit()?;
+        conn.copy_both().await?;
+        let mut position = self.timeline.position();
+        let (mut at, mut archived) = (from, None);
+        loop {
+            position.mark_unchanged();
+            let limit = self.limit()?;
+            if at < limit {
+                let end = limit.min(page_end(at));
+                let wal = self.read(at, end, &mut archived).await?;
+                // Between the reading and the sending a vote may have been given away.
+                self.limit()?;
+                self.send(conn, &wal_data(at, limit, &wal)).await?;
+                at = at + wal.len() as u64;
             }
-            () = std::future::ready(()), if !idle => {}
+            let idle = at >= limit;
+            tokio::select! {
+                biased;
+                // K6
+                ended = self.timeline.ended() => return Err(ended.into()),
+                said = conn.read_copy() => match said? {
+                    Some(said) => self.said(said).await?,
+                    None => break,
+                },
+                changed = position.changed(), if idle => if changed.is_err() {
+                    return Err(self.timeline.ended().await.into());
+                },
+                () = tokio::time::sleep(KEEPALIVE), if idle => {
+                    self.send(conn, &keepalive(limit)).await?;
+                }
+                () = std::future::ready(()), if !idle => {}
+            }
+        }
+        conn.copy_done();
+        conn.command_complete("COPY 0");
+        Ok(())
+    }
+
+    fn limit(&self) -> Result<Lsn, QueryError> {
+        let position = *self.timeline.position().borrow();
+        match self.until {
+            Until::Commit => Ok(position.commit),
+            Until::FlushOf(term) if position.term == term => Ok(position.flush),
+            Until::FlushOf(term) => Err(QueryError::refused(
+                OTHER_TERM,
+                format!(
+                    "the stream is of term {term}, this node is in {}",
+                    position.term
+                ),
+            )),
         }
     }
-    conn.copy_done();
-    conn.command_complete("COPY 0");
-    Ok(())
+
+    /// What was trimmed here is in the bucket.
+    async fn read(
+        &self,
+        at: Lsn,
+        end: Lsn,
+        archived: &mut Option<Archived>,
+    ) -> Result<Bytes, QueryError> {
+        let first = match self.timeline.read(at..end).await {
+            Err(TimelineError::Read(ReadError::OutOfRange { first, .. })) if at < first => first,
+            Err(TimelineError::Closed) => return Err(self.timeline.ended().await.into()),
+            read => return Ok(read?),
+        };
+        let Some(archive) = self.archive else {
+            let message = format!("WAL is kept from {first} on, and there is no bucket");
+            return Err(QueryError::refused(NO_WAL, message));
+        };
+        let refused = |error: ArchiveError| match error {
+            ArchiveError::Missing(_) => QueryError::refused(NO_WAL, error),
+            ArchiveError::Get(store::SealedGetError::Key(key)) => TimelineError::Key(key).into(),
+            ArchiveError::Get(store::SealedGetError::Damaged { .. }) => {
+                QueryError::refused(DAMAGED, error)
+            }
+            ArchiveError::Get(store::SealedGetError::Get(_)) => QueryError::refused(NO_WAL, error),
+        };
+        if !archived.as_ref().is_some_and(|a| a.covers(at)) {
+            let timeline = self.timeline.place().timeline;
+            let segment = at.segment(SEGMENT_BYTES);
+            let opened = archive.open(self.timeline.keys(), timeline, segment).await;
+            *archived = Some(opened.map_err(refused)?);
+        }
+        match archived {
+            Some(archived) => archived.read(at, end).await.map_err(refused),
+            None => Err(refused(ArchiveError::Missing(at))),
+        }
+    }
+
+    async fn send(&self, conn: &mut Conn, message: &[u8]) -> Result<(), QueryError> {
+        // K5: as the WAL leaves.
+        self.timeline.check()?;
+        tokio::select! {
+            sent = async {
+                conn.write_copy(message).await?;
+                conn.flush().await
+            } => Ok(sent?),
+            // What waits for a slow client must not leave after a fence.
+            _ = self.timeline.ended() => Err(WireError::Closed.into()),
+        }
+    }
+
+    /// Progress that trimming relies on comes from pageservers alone.
+    async fn said(&self, message: Bytes) -> Result<(), QueryError> {
+        let said = FromReceiver::decode(message);
+        let said = said.map_err(|error| QueryError::refused(PROTOCOL, error))?;
+        let report = match said {
+            FromReceiver::Pageserver(feedback) => feedback,
+            FromReceiver::Status {
+                write,
+                flush,
+                apply,
+                time,
+                ..
+            } if self.reporter.pageserver => PageserverFeedback::new(0, write, flush, apply, time),
+            FromReceiver::Status { .. } | FromReceiver::HotStandby { .. } => return Ok(()),
+        };
+        if self.reporter.trusted {
+            // Ended: the loop says why.
+            drop(self.timeline.report(report).await);
+        }
+        Ok(())
+    }
 }
 
 /// The border of a page that is at most a chunk behind `at`.

@@ -13,7 +13,8 @@ use flate2::read::GzDecoder;
 use ids::{Lsn, NodeId, Term};
 use keyring::Keyring;
 use pg::wire::wal_push::{ToAcceptor, ToProposer};
-use safekeeper::timelines::Timelines;
+use safekeeper::access::Gate;
+use safekeeper::timelines::{Node, Timelines};
 use safekeeper::wal_push::Commands;
 use service::libpq::client::Client;
 use service::task::Shutdown;
@@ -30,9 +31,14 @@ struct Server {
 impl Server {
     async fn start(root: &Path) -> Self {
         let shutdown = Shutdown::new();
-        let ring = Keyring::fixed([1; 32]);
-        let timelines = Timelines::new(NodeId(1), root.to_owned(), ring, shutdown.clone());
-        let commands = Commands(Arc::new(timelines.unwrap()));
+        let node = Node {
+            node: NodeId(1),
+            root: root.to_owned(),
+            ring: Arc::new(Keyring::fixed([1; 32])),
+            archive: None,
+        };
+        let timelines = Arc::new(Timelines::new(node, shutdown.clone()).unwrap());
+        let commands = Commands::new(timelines, Gate(None));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let stop = shutdown.clone();

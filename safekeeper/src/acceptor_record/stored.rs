@@ -5,7 +5,8 @@ use pg::wire::wal_push::{Member, Membership, TermStart};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AcceptorRecord, Anchor, Durable, EndpointEpoch, History, Lsn, NodeId, StoreAnchor, Term,
+    AcceptorRecord, Anchor, Durable, EndpointEpoch, History, Lsn, NodeId, Progress, StoreAnchor,
+    Term,
 };
 
 const VERSION: u32 = 1;
@@ -29,6 +30,12 @@ struct Stored {
     log_epoch_salt: [u8; 32],
     log_term: u64,
     log_commit: Lsn,
+    #[serde(default)]
+    backup: Lsn,
+    #[serde(default)]
+    remote_consistent: Lsn,
+    #[serde(default)]
+    trimmed: Lsn,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -40,7 +47,11 @@ struct StoredMember {
 }
 
 pub(super) fn encode(record: &AcceptorRecord) -> Vec<u8> {
-    let AcceptorRecord { durable, anchor } = record;
+    let AcceptorRecord {
+        durable,
+        anchor,
+        progress,
+    } = record;
     let entries = durable.history.entries();
     let stored = Stored {
         version: VERSION,
@@ -58,6 +69,9 @@ pub(super) fn encode(record: &AcceptorRecord) -> Vec<u8> {
         log_epoch_salt: anchor.log.epoch_salt,
         log_term: anchor.log.term.0,
         log_commit: anchor.log.commit_lsn,
+        backup: progress.backup,
+        remote_consistent: progress.remote_consistent,
+        trimmed: progress.trimmed,
     };
     serde_json::to_vec(&stored).expect("numbers and texts always have a JSON form")
 }
@@ -93,6 +107,11 @@ pub(super) fn decode(bytes: &[u8]) -> Option<AcceptorRecord> {
                 term: Term(stored.log_term),
                 commit_lsn: stored.log_commit,
             },
+        },
+        progress: Progress {
+            backup: stored.backup,
+            remote_consistent: stored.remote_consistent,
+            trimmed: stored.trimmed,
         },
     })
 }

@@ -42,6 +42,11 @@ fn example(term: u64) -> AcceptorRecord {
                 commit_lsn: Lsn(250),
             },
         },
+        progress: Progress {
+            backup: Lsn(12),
+            remote_consistent: Lsn(13),
+            trimmed: Lsn(14),
+        },
     }
 }
 

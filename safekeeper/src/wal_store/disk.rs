@@ -57,8 +57,18 @@ async fn run<T: Send + 'static>(
         .map_err(|source| DiskError {
             what,
             path: path.to_owned(),
+            unsynced: source.get_ref().is_some_and(|e| e.is::<Unsynced>()),
             source,
         })
+}
+
+/// After a sync that failed the page cache may show as clean what never reached the disk.
+#[derive(Debug, thiserror::Error)]
+#[error("a sync failed: {0}")]
+struct Unsynced(io::Error);
+
+fn synced(result: io::Result<()>) -> io::Result<()> {
+    result.map_err(|error| io::Error::new(error.kind(), Unsynced(error)))
 }
 
 /// Appends `bytes` at `offset` and syncs them.
@@ -72,7 +82,7 @@ pub(super) async fn append(
     let file = Arc::clone(file);
     change(lock, "append to", path, move |_| {
         file.write_all_at(&bytes, offset)?;
-        file.sync_data()
+        synced(file.sync_data())
     })
     .await
 }
@@ -87,7 +97,7 @@ pub(super) async fn cut(
     let file = Arc::clone(file);
     change(lock, "cut", path, move |_| {
         file.set_len(length)?;
-        file.sync_all()
+        synced(file.sync_all())
     })
     .await
 }
@@ -103,7 +113,7 @@ pub(super) async fn create(lock: &Lock, path: &Path, bytes: Bytes) -> Result<Arc
             .truncate(true)
             .open(&unfinished)?;
         file.write_all(&bytes)?;
-        file.sync_all()?;
+        synced(file.sync_all())?;
         fs::rename(&unfinished, path)?;
         sync_parent(path)?;
         Ok(Arc::new(file))
@@ -176,5 +186,5 @@ pub(super) async fn list(path: &Path) -> Result<Vec<PathBuf>, DiskError> {
 
 fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    synced(File::open(parent.unwrap_or(Path::new(".")))?.sync_all())
 }

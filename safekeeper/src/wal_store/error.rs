@@ -16,6 +16,9 @@ pub struct DiskError {
     pub what: &'static str,
     /// On which file or directory.
     pub path: PathBuf,
+    /// Whether it was a sync that failed: then nothing that the page cache shows of the file can
+    /// be believed, and opening it again proves nothing.
+    pub unsynced: bool,
     /// The answer.
     pub source: io::Error,
 }
@@ -73,6 +76,24 @@ pub enum OpenError {
     /// The first epoch cannot begin.
     #[error("cannot go on writing")]
     Resume(#[from] AppendError),
+}
+
+impl OpenError {
+    /// Whether the log is not what it was; a disk or key that fails may answer again later.
+    #[must_use]
+    pub fn is_doubt(&self) -> bool {
+        match self {
+            Self::Empty(_)
+            | Self::Header { .. }
+            | Self::Damaged { .. }
+            | Self::Hole { .. }
+            | Self::Replaced { .. }
+            | Self::Lost(_) => true,
+            Self::Disk(_) | Self::Key(_) | Self::InUse(_) | Self::Exists(_) | Self::Resume(_) => {
+                false
+            }
+        }
+    }
 }
 
 /// WAL was not written.

@@ -13,7 +13,8 @@
 //!   S5  segments behind a truncation are removed when its epoch is durable, the last one first:
 //!       what a crash leaves is a run without gaps, and the epoch tells that it is void;
 //!   S6  a directory has one store, and no write of an earlier one still on its way;
-//!   S7  nothing is sealed or handed out after the end of the tenant's lease (K5).
+//!   S7  nothing is sealed or handed out after the end of the tenant's lease (K5);
+//!   S8  trimming takes the oldest segments first, never the one that is written.
 
 mod disk;
 mod error;
@@ -166,6 +167,28 @@ impl WalStore {
             return Err(WriteError::SameTerm(to));
         }
         self.truncate_to_segment(number, &start).await
+    }
+
+    /// Whether [`WalStore::trim`] would remove a segment.
+    #[must_use]
+    pub fn has_below(&self, below: Lsn) -> bool {
+        let first = self.finished.first_key_value();
+        first.is_some_and(|(number, _)| border(*number) <= below)
+    }
+
+    /// Removes the segments that end at or before `below` (S8).
+    ///
+    /// # Errors
+    /// The disk; what a crash or an error leaves is a run without gaps.
+    pub async fn trim(&mut self, below: Lsn) -> Result<(), DiskError> {
+        while let Some(first) = self.finished.first_entry() {
+            if border(*first.key()) > below {
+                break;
+            }
+            disk::unlink(&self.lock, &first.get().path).await?;
+            first.remove();
+        }
+        Ok(())
     }
 
     /// The WAL of `range`, which has to be within what is kept.
