@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -17,7 +18,10 @@ struct Cell {
 
 impl Cell {
     fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = tempfile::Builder::new()
+            .permissions(std::fs::Permissions::from_mode(0o755))
+            .tempdir()
+            .unwrap();
         let programs = directory.path().join("programs");
         std::fs::create_dir(&programs).unwrap();
         let stand_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand_in.py");
@@ -200,6 +204,18 @@ fn a_process_that_ends_at_its_start_is_named_with_its_last_words() {
     cell.up();
     std::fs::remove_file(cell.beside("keymanager")).unwrap();
     assert!(cell.refuses(&up, 2).contains("keymanager is missing"));
+}
+
+#[test]
+fn a_directory_that_postgres_cannot_reach_is_refused_before_anything_is_made() {
+    let cell = Cell::new();
+    let shut = cell.directory.path().join("shut");
+    std::fs::create_dir(&shut).unwrap();
+    std::fs::set_permissions(&shut, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let below = shut.join("home").display().to_string();
+    let said = cell.refuses(&["dev", "up", "--directory", &below], 2);
+    assert!(said.contains("keeps Postgres's user out"), "{said}");
+    assert!(!shut.join("home").exists());
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod single;
 pub(crate) mod status;
 mod tour;
 pub(crate) mod up;
+mod wanted;
 
 use std::io::Write;
 
@@ -18,7 +19,7 @@ use crate::local::home::Directory;
 #[derive(Subcommand)]
 pub(crate) enum Verb {
     /// Make the local system where there is none, start what does not run, wait until it answers.
-    Up(Box<up::Options>),
+    Up(Box<wanted::Options>),
     /// Stop it; nothing is lost.
     Down(down::Options),
     /// Show what runs, where, and how far it is.

@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -13,7 +13,8 @@ use crate::exit::Failure;
 /// Which local system is meant.
 #[derive(Args, Clone)]
 pub(crate) struct Directory {
-    /// The directory of the local system; ~/.redoubt where nothing is said.
+    /// The directory of the local system; where nothing is said ~/.redoubt, or /var/lib/redoubt
+    /// where Postgres's user could not come through to the first.
     #[arg(long, env = "REDOUBT_HOME", value_name = "DIRECTORY")]
     directory: Option<PathBuf>,
 }
@@ -23,12 +24,12 @@ impl Directory {
     pub(crate) fn home(&self) -> Result<Home, Failure> {
         let directory = match &self.directory {
             Some(directory) => directory.clone(),
-            None => std::env::var_os("HOME")
-                .map(|home| PathBuf::from(home).join(".redoubt"))
-                .ok_or_else(|| Failure::fix("HOME is not set: say --directory"))?,
+            None => usual()?,
         };
         let root = std::path::absolute(&directory)
             .map_err(|error| Failure::reading(&directory, &error))?;
+        // Processes are recognized by their paths, which they show without links.
+        let root = std::fs::canonicalize(&root).unwrap_or(root);
         Ok(Home { root })
     }
 
@@ -43,6 +44,30 @@ impl Directory {
         })?;
         Ok((home, system))
     }
+}
+
+/// Every user of the machine comes to the same answer, so that what root made is found.
+fn usual() -> Result<PathBuf, Failure> {
+    let home =
+        std::env::var_os("HOME").ok_or_else(|| Failure::fix("HOME is not set: say --directory"))?;
+    let own = PathBuf::from(home).join(".redoubt");
+    let system = PathBuf::from("/var/lib/redoubt");
+    let has_system = |root: &PathBuf| root.join("system.json").exists();
+    let chosen = if has_system(&own) || (!has_system(&system) && closed(&own).is_none()) {
+        own
+    } else {
+        system
+    };
+    Ok(chosen)
+}
+
+/// The directory on the way to `path` that keeps other users out, Postgres's among them.
+pub(crate) fn closed(path: &Path) -> Option<PathBuf> {
+    let above = path.ancestors().skip(1);
+    let shut = |path: &&Path| {
+        std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 == 0)
+    };
+    above.into_iter().find(shut).map(Path::to_owned)
 }
 
 /// Where everything of a local system is.
@@ -148,7 +173,15 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_directory_that_shuts_others_out_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let shut = directory.path().join("shut");
+        make_directory(&shut, 0o700).unwrap();
+        assert_eq!(closed(&shut.join("a/b")), Some(shut));
+        assert_eq!(closed(Path::new("/var/lib/redoubt")), None);
+    }
 
     #[test]
     fn a_written_file_is_whole_and_for_its_owner_alone() {

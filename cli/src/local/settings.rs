@@ -1,6 +1,6 @@
 //! The configuration files of the processes: what each crate's `config.rs` reads.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use api::timeline::{NodeAddress, SafekeeperSet};
 use ids::{TenantId, TimelineId};
@@ -20,6 +20,9 @@ const CELL: &str = "dev";
 pub(crate) const POSTGRES_USER: &str = "redoubt";
 /// Postgres's programs.
 pub(crate) const POSTGRES_BIN: &str = "/usr/lib/postgresql/15/bin";
+
+/// The loadable module of Postgres that holds commits until the quorum has them (C2).
+const GUARD: &str = "redoubt_guard.so";
 
 /// Writes the configuration of a process.
 pub(crate) fn write(home: &Home, system: &System, program: &Program) -> Result<(), Failure> {
@@ -194,7 +197,7 @@ fn compute(home: &Home, system: &System, program: &Program) -> Result<Compute, F
     let branch = branch.ok_or_else(|| Failure::bug("a compute without a branch"))?;
     let guard = match &system.guard {
         Some(path) => path.clone(),
-        None => program_directory()?.join("redoubt_guard.so"),
+        None => guard_file(&program_directory()?),
     };
     Ok(Compute {
         node_id: program.node,
@@ -213,6 +216,19 @@ fn compute(home: &Home, system: &System, program: &Program) -> Result<Compute, F
         pageserver: pageserver_address(system)?,
         safekeepers: safekeeper_set(system)?,
     })
+}
+
+/// The module of Postgres: beside the programs, or where a build in the checkout leaves it.
+fn guard_file(programs: &Path) -> PathBuf {
+    let beside = programs.join(GUARD);
+    let checkout = programs
+        .ancestors()
+        .nth(2)
+        .map(|top| top.join("compute/guard").join(GUARD));
+    match checkout {
+        Some(built) if !beside.is_file() && built.is_file() => built,
+        _ => beside,
+    }
 }
 
 fn libpq(program: &Program) -> String {
@@ -280,6 +296,21 @@ mod tests {
             table["pageserver"]["http"].as_str(),
             Some("https://127.0.0.1:9898")
         );
+    }
+
+    #[test]
+    fn the_guard_is_found_beside_the_programs_and_in_a_checkout() {
+        let checkout = tempfile::tempdir().unwrap();
+        let programs = checkout.path().join("target/debug");
+        let built = checkout.path().join("compute/guard");
+        for directory in [&programs, &built] {
+            std::fs::create_dir_all(directory).unwrap();
+        }
+        assert_eq!(guard_file(&programs), programs.join(GUARD));
+        std::fs::write(built.join(GUARD), "").unwrap();
+        assert_eq!(guard_file(&programs), built.join(GUARD));
+        std::fs::write(programs.join(GUARD), "").unwrap();
+        assert_eq!(guard_file(&programs), programs.join(GUARD));
     }
 
     #[test]
