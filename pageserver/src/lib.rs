@@ -1,21 +1,25 @@
 //! Turns WAL into layers, and answers what any page was at any LSN.
 //!
-//! Finished so far: values, the layers that hold them, timelines over the bucket (attaching,
-//! flushing, branching, reading), the rebuilding of pages through `redo`, and the turning of most
-//! records into values. No WAL is fetched and nothing is served yet.
+//! WAL comes from safekeepers, becomes values, and reaches the bucket as sealed layers; pages are
+//! rebuilt from these through `redo`. What a process is made of is in [`server`].
 #![forbid(unsafe_code)]
-#![expect(
-    dead_code,
-    reason = "the parts are tested, but no process ingests or reads yet"
-)]
 
+mod backoff;
 mod backup;
 mod compact;
+pub mod config;
+mod http;
 mod import;
 mod ingest;
 mod layer;
 mod manifest;
+mod metrics;
+mod page_service;
 mod rebuild;
+mod refusal;
+pub mod server;
+mod tenants;
 mod timeline;
 mod value;
 mod view;
+mod wal_receiver;

@@ -1,23 +1,38 @@
 //! The page server's process.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Parser;
+use pageserver::config::Config;
+use pageserver::server::Server;
+use service::task::Shutdown;
 
 /// Turns WAL into layers, and answers what any page was at any LSN.
 #[derive(Parser)]
-#[command(version)]
+#[command(
+    version,
+    after_help = "\
+Stopped by SIGTERM or SIGINT it brings what it took in into the bucket, and ends.
+INSECURE: development_kek, 64 hexadecimal digits, wraps the keys of all tenants from a file in
+plain text. It is for development only, and is refused beyond loopback addresses. Without
+token_key clients are not authenticated, which is refused beyond loopback addresses too."
+)]
 struct Arguments {
     /// The configuration, a TOML file.
     #[arg(long)]
     config: PathBuf,
 }
 
-fn main() -> anyhow::Result<()> {
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    anyhow::bail!(
-        "cannot serve with {}: this build of the page server has layers, but no ingest and no \
-         page service yet",
-        arguments.config.display()
-    )
+    service::init();
+    service::log::init();
+    let config: Config = service::config::load(&arguments.config)?;
+    let keyring = Arc::new(config.keyring()?);
+    let shutdown = Shutdown::on_signals()?;
+    Server::start(&config, keyring, &shutdown).await?;
+    shutdown.finished().await;
+    Ok(())
 }
