@@ -4,7 +4,7 @@
 mod archive;
 mod files;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod values;
 
 use std::sync::Arc;

@@ -30,7 +30,7 @@ fn sh(at: &Path, script: &str) {
 }
 
 /// The archive of a fresh data directory.
-fn initdb() -> Vec<u8> {
+pub(crate) fn initdb() -> Vec<u8> {
     let directory = tempfile::Builder::new()
         .prefix("redoubt-import")
         .tempdir_in("/tmp")
@@ -43,11 +43,11 @@ fn initdb() -> Vec<u8> {
     std::fs::read(at.join("data.tar")).unwrap()
 }
 
-fn files(tar: &[u8]) -> BTreeMap<String, Bytes> {
+pub(crate) fn files(tar: &[u8]) -> BTreeMap<String, Bytes> {
     archive::read(tar).unwrap().into_iter().collect()
 }
 
-fn home(at: &Path) -> Home {
+pub(crate) fn home(at: &Path) -> Home {
     Home {
         bucket: Bucket::open(&BucketConfig::directory(at)).unwrap(),
         keyring: Arc::new(Keyring::fixed([7; 32])),
@@ -131,6 +131,7 @@ fn what_cannot_be_a_timeline_is_refused_by_name() {
     };
     refuse(&|files| control(files, 16, 6), "in production");
     refuse(&|files| control(files, 252, 1), "checksums");
+    refuse(&|files| control(files, 200, 1), "track_commit_timestamp");
     refuse(&|files| control(files, 35, 9), "is missing");
     refuse(&|files| control(files, 64, 99), "no shutdown checkpoint");
     refuse(&|files| drop(files.remove(&pg_control)), "is missing");
@@ -148,6 +149,11 @@ fn what_cannot_be_a_timeline_is_refused_by_name() {
     refuse(&add("base/1/9999.1", b""), "before segment 1");
     refuse(&add("base/77/9999", b""), "no relation map");
     refuse(&add("pg_twophase/x", b""), "no file of a data directory");
+    let page = &[0; BLOCK];
+    refuse(
+        &add("pg_xact/FFFFFFFF", page),
+        "no file of a data directory",
+    );
     refuse(&add("base/1/9999", &[0xFF; BLOCK]), "after the end of WAL");
     refuse(&add("base/1/pg_filenode.map", b"short"), "relation map");
 }

@@ -39,6 +39,8 @@ pub(crate) enum ValuesError {
     Version(PgMajor),
     #[error("page checksums are not supported yet")]
     Checksums,
+    #[error("track_commit_timestamp is not supported yet")]
+    CommitTimestamps,
     /// `pg_control` says so.
     #[error("the server was not shut down cleanly: its state is \"{0}\"")]
     NotShutDown(&'static str),
@@ -120,6 +122,9 @@ fn check(control: &ControlFile) -> Result<(), ValuesError> {
     }
     if control.checksum_version() != 0 {
         return Err(ValuesError::Checksums);
+    }
+    if control.track_commit_timestamp() {
+        return Err(ValuesError::CommitTimestamps);
     }
     Ok(())
 }
@@ -227,10 +232,14 @@ impl Out {
 
     fn slru(&mut self, files: &Files) -> Result<(), ValuesError> {
         for (&(kind, segment), bytes) in &files.slru {
+            let path = || pg::datadir::slru_path(kind, segment);
             let blocks = blocks(bytes, SLRU_SEGMENT_PAGES).ok_or_else(|| ValuesError::Length {
-                path: pg::datadir::slru_path(kind, segment),
+                path: path(),
                 bytes: bytes.len(),
             })?;
+            if segment > u32::MAX / SLRU_SEGMENT_PAGES {
+                return Err(ValuesError::Foreign(path()));
+            }
             self.directory.slru.insert((kind, segment), blocks);
             for (block, page) in (0..).zip(pages(bytes)) {
                 self.put(KeyKind::SlruBlock(kind, segment, block), whole(page));

@@ -13,7 +13,7 @@ use crate::value::Value;
 
 /// How far past the end of a fork a record may reach: each block in between becomes a value, and
 /// stock servers extend by at most 512 blocks before they write a record.
-pub(crate) const EXTENSION_MAX: u32 = 65_536;
+pub(crate) const EXTENSION_MAX: u32 = 16_384;
 
 /// Databases, relation forks and SLRU segments as of the last record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -150,8 +150,7 @@ impl Directory {
         if block < len {
             return Ok(());
         }
-        // The highest number stands for no block.
-        if block - len > EXTENSION_MAX || block == u32::MAX {
+        if block - len > EXTENSION_MAX {
             return Err(Reason::FarBlock { fork, block, len });
         }
         // Blocks of an earlier life of this number may be below: each new one begins as zeros.
@@ -160,6 +159,7 @@ impl Directory {
                 out.put(KeyKind::RelBlock(fork, new), Value::Zeros);
             }
         }
+        // The highest number is no block, and no record that was decoded has it.
         self.set_len(fork, block + 1, out);
         Ok(())
     }

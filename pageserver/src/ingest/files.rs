@@ -9,7 +9,7 @@ use super::{Changes, CopyDatabase, Ingest, Reason};
 use crate::value::Value;
 
 /// Blocks of a template that is copied as files: all of them are in memory at once.
-const TEMPLATE_BLOCKS_MAX: u64 = 131_072;
+const TEMPLATE_BLOCKS_MAX: u64 = 65_536;
 /// Heap blocks that a page of the free space map speaks of, or pages that one above does.
 const FSM_SLOTS: u32 = 4069;
 

@@ -8,8 +8,11 @@ use pg::PgMajor;
 use pg::wal::{Decoder, FrameError, RecordHeader, WalShape};
 
 use super::{CopyDatabase, Directory, Ingest, IngestError, LoadError, load};
-use crate::timeline::{self, ReadError, Timeline};
+use crate::timeline::{self, ReadError, Timeline, WriteError};
 use crate::value::Value;
+
+/// More than this in memory goes into the bucket before the next record is taken.
+const MEMORY_BYTES_MAX: usize = 1 << 30;
 
 /// Where ingest stopped, and why. The stream takes nothing more after it.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +42,12 @@ pub(crate) enum Stop {
     /// What the record copies could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// What the record copies is not there.
+    #[error("{0:?} is to be copied and has no content")]
+    NoContent(Key),
+    /// There was no room for more.
+    #[error(transparent)]
+    Write(#[from] WriteError),
     /// It stopped before.
     #[error("it stopped there before")]
     Before,
@@ -49,7 +58,10 @@ impl IngestStop {
     pub(crate) const fn is_for_good(&self) -> bool {
         matches!(
             self.what,
-            Stop::Frame(_) | Stop::Record(_) | Stop::Timeline(timeline::IngestError::Gap { .. })
+            Stop::Frame(_)
+                | Stop::Record(_)
+                | Stop::NoContent(_)
+                | Stop::Timeline(timeline::IngestError::Gap { .. })
         )
     }
 }
@@ -145,15 +157,20 @@ impl IngestStream {
         }
         self.timeline.ingest(prev, start, end, changes.values)?;
         self.last = end;
+        // Whoever feeds flushes long before, but some records are small and change a lot.
+        if self.timeline.memory_bytes() > MEMORY_BYTES_MAX {
+            self.timeline.flush().await?;
+        }
         Ok(())
     }
 
     /// What the template is, as of the record before.
-    async fn copy(&self, copy: &CopyDatabase) -> Result<Vec<(Key, Value)>, ReadError> {
+    async fn copy(&self, copy: &CopyDatabase) -> Result<Vec<(Key, Value)>, Stop> {
         let mut copied = Vec::new();
         for (from, to) in copy.keys() {
             let content = self.timeline.content(from, self.last).await?;
-            copied.push((to, content.map_or(Value::Gone, Value::Image)));
+            let content = content.ok_or(Stop::NoContent(from))?;
+            copied.push((to, Value::Image(content)));
         }
         Ok(copied)
     }

@@ -1,10 +1,14 @@
 mod cluster;
+mod files;
+mod limits;
 mod stock;
+mod stream;
 
-use ids::RelTag;
-use pg::wal::encode_record;
+use ids::{Key, RelTag, SlruKind};
+use pg::wal::{encode_record, rmgr};
 
 use super::*;
+use crate::value::XidStatus;
 
 const HEAP: RelTag = RelTag {
     spc: 1663,

@@ -249,6 +249,12 @@ impl ControlFile {
         self.bytes[176] != 0
     }
 
+    /// Whether commits leave their time in `pg_commit_ts`.
+    #[must_use]
+    pub fn track_commit_timestamp(&self) -> bool {
+        self.bytes[200] != 0
+    }
+
     /// Makes it that of a cluster that was shut down by the checkpoint record at `at`.
     pub fn set_shutdown(&mut self, at: Lsn, checkpoint: &CheckPoint) {
         self.put(16, &1_u32.to_le_bytes());

@@ -3,25 +3,55 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ids::{Fork, Key, KeyKind, Lsn, RelTag, TenantId, TimelineId};
-use keyring::Keyring;
+use ids::{Fork, Key, KeyKind, Lsn, RelTag};
 use pg::control::{CheckPoint, ControlFile};
 use pg::datadir;
 use pg::page::BLOCK;
-use store::names::Cell;
-use store::{Bucket, BucketConfig};
+use pg::wal::rmgr;
 
 use super::cluster::{Cluster, records};
 use crate::import::import;
+use crate::import::tests::home;
 use crate::ingest::{Directory, IngestStream};
-use crate::layer::cache::LayerCache;
-use crate::timeline::{Home, Timeline};
+use crate::timeline::Timeline;
 
 const SEED: u64 = 0x5265_646f_7562_7431;
+
+/// What the workload must have written, else nothing is said of it: beside changes of pages.
+const KINDS: [(u8, u8); 29] = [
+    (rmgr::XLOG, 0x10),       // an online checkpoint
+    (rmgr::XLOG, 0x30),       // the next OID
+    (rmgr::XLOG, 0x40),       // a switch
+    (rmgr::XLOG, 0x60),       // settings
+    (rmgr::XLOG, 0x70),       // a restore point
+    (rmgr::XLOG, 0xB0),       // images
+    (rmgr::XACT, 0x00),       // commit
+    (rmgr::XACT, 0x80),       // commit, with more to say
+    (rmgr::XACT, 0xA0),       // abort
+    (rmgr::XACT, 0x10),       // prepare
+    (rmgr::XACT, 0xB0),       // commit of a prepared one
+    (rmgr::XACT, 0xC0),       // abort of a prepared one
+    (rmgr::SMGR, 0x10),       // a fork is made
+    (rmgr::SMGR, 0x20),       // a relation is cut
+    (rmgr::DBASE, 0x00),      // a database of files
+    (rmgr::DBASE, 0x10),      // a database in WAL
+    (rmgr::DBASE, 0x20),      // a database goes
+    (rmgr::MULTIXACT, 0x20),  // a multixact
+    (rmgr::MULTIXACT, 0x30),  // multixacts go
+    (rmgr::RELMAP, 0x00),     // a relation map
+    (rmgr::STANDBY, 0x00),    // locks
+    (rmgr::STANDBY, 0x10),    // running transactions
+    (rmgr::LOGICALMSG, 0x00), // a message
+    (rmgr::SEQ, 0x00),        // a sequence
+    (rmgr::HEAP, 0x60),       // a locked row
+    (rmgr::HEAP2, 0x40),      // visibility
+    (rmgr::HEAP2, 0x50),      // many rows
+    (rmgr::BTREE, 0x30),      // a split
+    (rmgr::BTREE, 0x40),      // another
+];
 
 #[tokio::test]
 async fn without_full_page_images_every_file_is_as_stock_recovery_makes_it() {
@@ -41,6 +71,10 @@ async fn hold_to_stock(full_page_writes: bool, cuts: usize) {
     let wal = cluster.wal(start);
     let records = records(imported.system_id, start, &wal);
     let end = records.last().unwrap().1;
+    let kinds: BTreeSet<(u8, u8)> = records.iter().map(|record| record.2).collect();
+    for kind in KINDS {
+        assert!(kinds.contains(&kind), "the workload writes no {kind:x?}");
+    }
     feed(&timeline, &wal[..(end - start) as usize]).await;
     let mut random = Random(SEED);
     let mut cuts: Vec<_> = records
@@ -49,22 +83,11 @@ async fn hold_to_stock(full_page_writes: bool, cuts: usize) {
         .collect();
     cuts.extend(records.last());
     let mut bad = 0;
-    for (record, cut) in cuts {
+    for (record, cut, _) in cuts {
         let theirs = cluster.recover(cut, record);
         bad += Comparison::new(&timeline, cut, theirs).await.run().await;
     }
     assert_eq!(bad, 0, "the timeline differs from stock recovery");
-}
-
-fn home(at: &Path) -> Home {
-    Home {
-        bucket: Bucket::open(&BucketConfig::directory(at)).unwrap(),
-        keyring: Arc::new(Keyring::fixed([7; 32])),
-        cell: Cell::new("c1").unwrap(),
-        tenant: TenantId([1; 16]),
-        timeline: TimelineId([2; 16]),
-        cache: LayerCache::in_memory(),
-    }
 }
 
 /// Feeds in pieces of any size. Some way in, everything goes to the bucket, and a new stream that
