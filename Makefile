@@ -4,7 +4,7 @@ export PATH := $(CACHE)/bin:$(PATH)
 SECONDS ?= 20
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 .DEFAULT_GOAL := help
-.PHONY: help deps build run test fmt lint unit audit doc deny tidy servers fuzz clean
+.PHONY: help deps build guard run test fmt lint unit audit doc deny tidy servers fuzz clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -14,11 +14,15 @@ deps: ## install the Debian packages that are missing (root)
 
 build: deps ## build everything, release
 	cargo build --release --locked --workspace
+	$(MAKE) -C compute/guard
+
+guard: ## the module that holds commits in PostgreSQL, against a real one
+	$(MAKE) -C compute/guard check
 
 run: build ## what runs today: the part of the tour that exists
 	@scripts/tour
 
-test: deps fmt lint unit audit doc deny tidy servers ## everything that must hold before a change lands
+test: deps fmt lint unit guard audit doc deny tidy servers ## everything that must hold before a change lands
 
 fmt: ## formatting
 	cargo fmt --all --check
