@@ -188,6 +188,9 @@ async fn real_wal_is_ingested_from_whichever_safekeeper_lives() {
     sh(directory.path(), "cp -r data base", true);
     let world = World::start(directory.path(), "node").await;
     let start = world.import(&data).await.start_lsn;
+    sh(directory.path(), "mkdir space", true);
+    let space = directory.path().join("space");
+    let space = format!("create tablespace space location '{}'", space.display());
     let ends = postgres::run(
         directory.path(),
         &[
@@ -197,10 +200,11 @@ async fn real_wal_is_ingested_from_whichever_safekeeper_lives() {
             "delete from t where id % 7 = 0",
             "create index on t (t)",
             "insert into t select n from generate_series(10001, 12000) n",
+            &space,
         ],
     );
-    let (middle, end) = (ends[2], ends[5]);
-    assert!(start < middle && middle < end);
+    let (middle, later, end) = (ends[2], ends[4], ends[5]);
+    assert!(start < middle && middle < later && later < end && end < ends[6]);
     let wal = data.join("pg_wal");
     let first = Safekeeper::start(wal.clone(), middle).await;
     let second = Safekeeper::start(wal, middle).await;
@@ -212,13 +216,17 @@ async fn real_wal_is_ingested_from_whichever_safekeeper_lives() {
     assert_eq!(flushed.remote_consistent_lsn, middle);
     until_told(&first, (middle, middle)).await;
 
-    first.kill().await;
-    second.commit.send_replace(end);
+    // One that is cut off says that it is there, and has nothing: the other one is asked.
+    second.commit.send_replace(later);
+    world.until_ingested(later).await;
+    until_told(&second, (later, middle)).await;
+    second.kill().await;
+    first.commit.send_replace(end);
     world.until_ingested(end).await;
     let recovered = postgres::recover(directory.path(), "base", end);
     let compared = world.pages(MAIN).await.compare(&recovered).await;
     assert!(compared > 1000, "only {compared} pages");
-    until_told(&second, (end, middle)).await;
+    until_told(&first, (end, middle)).await;
 
     let at: LsnAtTime = lsn_at(&world, 4_000_000_000.0).await;
     assert_eq!(at.relation, TimeRelation::Future);
@@ -239,12 +247,22 @@ async fn real_wal_is_ingested_from_whichever_safekeeper_lives() {
     until_up(&world, MAIN).await;
     world.until_ingested(end).await;
     assert_eq!(world.pages(MAIN).await.compare(&recovered).await, compared);
+
+    // A record that is not supported ends ingest by name, and nothing behind it is taken in.
+    first.commit.send_replace(ends[6]);
+    let stopped = until_stopped(&world).await;
+    let why = stopped.stopped.unwrap();
+    assert!(why.contains("not supported"), "{why}");
+    assert!(stopped.last_record_lsn >= end && stopped.last_record_lsn < ends[6]);
     // A stop brings the rest into the bucket.
     world.stop().await;
     let world = World::start(directory.path(), "another").await;
     let attached = world.attach(MAIN, &[]).await;
-    assert_eq!(attached.remote_consistent_lsn, end);
-    assert_eq!(world.pages(MAIN).await.compare(&recovered).await, compared);
+    assert_eq!(attached.remote_consistent_lsn, stopped.last_record_lsn);
+    // In the past too.
+    let mut pages = world.pages(MAIN).await;
+    pages.at = end;
+    assert_eq!(pages.compare(&recovered).await, compared);
     world.stop().await;
 }
 
@@ -347,6 +365,17 @@ async fn until_up(world: &World, timeline: TimelineId) -> PageserverStatus {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("not up: {:?}", world.status(timeline).await);
+}
+
+async fn until_stopped(world: &World) -> PageserverStatus {
+    for _ in 0..100 {
+        let status = world.status(MAIN).await.unwrap();
+        if status.stopped.is_some() {
+            return status;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("ingest goes on: {:?}", world.status(MAIN).await);
 }
 
 async fn until_told(safekeeper: &Safekeeper, expected: (Lsn, Lsn)) {

@@ -34,7 +34,7 @@ pub(crate) enum ArchiveError {
 
 /// Reads all of an uncompressed tar. A link is a file without content: whoever takes the files
 /// refuses it by its name.
-pub(super) async fn unpack(
+pub(crate) async fn unpack(
     tar: impl AsyncRead + Send + Unpin + 'static,
 ) -> Result<Vec<(String, Bytes)>, ArchiveError> {
     let bridge = SyncIoBridge::new(tar);

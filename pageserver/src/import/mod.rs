@@ -12,9 +12,8 @@ use std::sync::Arc;
 use api::timeline::Imported;
 use bytes::Bytes;
 use ids::{Key, KeyKind, Lsn};
-use tokio::io::AsyncRead;
 
-pub(crate) use archive::ArchiveError;
+pub(crate) use archive::{ArchiveError, unpack};
 pub(crate) use values::{ValuesError, values};
 
 use crate::timeline::{
@@ -46,16 +45,18 @@ pub(crate) enum ImportError {
     Write(#[from] WriteError),
 }
 
-/// Imports an uncompressed tar of a data directory as the timeline of `home`, which it creates,
-/// attaches and brings into the bucket. To import the same again completes what was begun.
+/// [`unpack`] and [`import`].
+#[cfg(test)]
 pub(crate) async fn import_tar(
     home: &Home,
-    tar: impl AsyncRead + Send + Unpin + 'static,
+    tar: impl tokio::io::AsyncRead + Send + Unpin + 'static,
 ) -> Result<(Arc<Timeline>, Imported), ImportError> {
-    import(home, archive::unpack(tar).await?).await
+    import(home, unpack(tar).await?).await
 }
 
-/// Imports the files of a data directory, named by their paths in it.
+/// Imports the files of a data directory, named by their paths in it, as the timeline of `home`,
+/// which it creates, attaches and brings into the bucket. To import the same again completes what
+/// was begun.
 pub(crate) async fn import(
     home: &Home,
     files: impl IntoIterator<Item = (String, Bytes)>,

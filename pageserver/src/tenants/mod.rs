@@ -30,6 +30,8 @@ use crate::timeline::Home;
 /// The only size of WAL segments that is taken.
 const WAL_SEGMENT_BYTES: u64 = 16 << 20;
 
+const WAL_PAGE_BYTES: u64 = 8192;
+
 /// What everything in this process works with.
 pub(crate) struct Node {
     pub(crate) id: NodeId,
@@ -197,7 +199,7 @@ impl Tenants {
             Some(Lsn(0)) => return Err(Refusal::bad_request("LSN 0/0 is no position")),
             Some(lsn) => {
                 timeline.wait_for(lsn, self.node.settings.read_wait).await?;
-                lsn
+                where_a_record_may_begin(lsn)
             }
         };
         timeline.branch(asked.timeline, lsn).await?;
@@ -226,6 +228,39 @@ impl Tenants {
     }
 }
 
+/// The last position at or before `lsn` where the WAL of a branch can begin: a multiple of 8 that
+/// is not inside the header of a WAL page. Records that end behind it are not in the branch.
+fn where_a_record_may_begin(lsn: Lsn) -> Lsn {
+    let aligned = lsn.0 - lsn.0 % 8;
+    for (unit, header) in [(WAL_SEGMENT_BYTES, 40), (WAL_PAGE_BYTES, 24)] {
+        if aligned % unit < header {
+            return Lsn(aligned - aligned % unit);
+        }
+    }
+    Lsn(aligned)
+}
+
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn branches_begin_where_records_may() {
+        let segment = WAL_SEGMENT_BYTES;
+        for (asked, given) in [
+            (segment + 64, segment + 64),
+            (segment + 71, segment + 64),
+            (segment + 39, segment),
+            (segment + 40, segment + 40),
+            (segment + 8192, segment + 8192),
+            (segment + 8192 + 16, segment + 8192),
+            (segment + 8192 + 24, segment + 8192 + 24),
+        ] {
+            assert_eq!(where_a_record_may_begin(Lsn(asked)), Lsn(given), "{asked}");
+        }
+    }
 }

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use super::attached::Attached;
 use super::{Node, lock};
 use crate::backoff::Backoff;
-use crate::import;
+use crate::import::{self, ImportError};
 use crate::refusal::Refusal;
 use crate::timeline::{Attachment, Closed, Home, Stale, Timeline};
 
@@ -148,9 +148,11 @@ impl Tenant {
         timeline: TimelineId,
         archive: impl AsyncRead + Send + Unpin + 'static,
     ) -> Result<Imported, Refusal> {
+        // An upload takes its time, and may never end: nothing of the tenant waits for it.
+        let files = import::unpack(archive).await.map_err(ImportError::from)?;
         let _turn = self.attaching.lock().await;
         self.set_aside(timeline);
-        let imported = import::import_tar(&self.home(timeline), archive).await;
+        let imported = import::import(&self.home(timeline), files).await;
         self.wake.notify_one();
         let (opened, imported) = imported?;
         self.install(opened).await?;

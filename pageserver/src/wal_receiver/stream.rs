@@ -21,7 +21,7 @@ const REPORT: Duration = Duration::from_secs(1);
 /// A safekeeper sends something each second.
 const SILENCE: Duration = Duration::from_secs(5);
 /// Without WAL for so long, the others are asked for some.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(5);
 /// Seconds from 1970 to 2000.
 const POSTGRES_EPOCH: u64 = 946_684_800;
 

@@ -122,7 +122,8 @@ impl World {
     pub(crate) async fn pages(&self, timeline: TimelineId) -> Pages {
         let command = format!("pagestream_v3 {TENANT} {timeline}");
         let copy = self.client().await.query_copy_both(&command).await.unwrap();
-        Pages { copy, next: 1 }
+        let at = Lsn::MAX;
+        Pages { copy, next: 1, at }
     }
 
     /// The files of a backup, by name.
@@ -165,12 +166,14 @@ pub(crate) fn set(safekeepers: &[std::net::SocketAddr]) -> SafekeeperSet {
 pub(crate) struct Pages {
     copy: CopyStream,
     next: u64,
+    /// As of when questions are asked.
+    pub(crate) at: Lsn,
 }
 
 impl Pages {
-    /// One question about the newest state.
+    /// One question.
     pub(crate) async fn ask(&mut self, ask: Ask) -> Answer {
-        self.ask_at(vec![ask], Lsn::MAX, Lsn(0)).await.remove(0)
+        self.ask_at(vec![ask], self.at, Lsn(0)).await.remove(0)
     }
 
     /// Many at once; the answers come in their order, as version 3 proves.
@@ -210,7 +213,7 @@ impl Pages {
         let mut pages = Vec::new();
         let asks: Vec<Ask> = (0..blocks).map(|block| Ask::GetPage(rel, block)).collect();
         for some in asks.chunks(64) {
-            for answer in self.ask_at(some.to_vec(), Lsn::MAX, Lsn(0)).await {
+            for answer in self.ask_at(some.to_vec(), self.at, Lsn(0)).await {
                 let Answer::Page(page) = answer else {
                     panic!("{rel}: {answer:?}");
                 };
