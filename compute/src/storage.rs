@@ -118,8 +118,7 @@ impl Storage {
     /// See [`StorageError`].
     pub async fn describe(&self) -> Result<Backup, StorageError> {
         let command = format!("basebackup {} {}", self.tenant, self.timeline);
-        self.read(&command, |archive| archive::describe(archive))
-            .await
+        self.read(&command, archive::describe).await
     }
 
     /// Waits until everything up to `end` is ingested; `progress` hears how far it is.
