@@ -31,6 +31,7 @@ pub struct Config {
     /// but the list of what is attached.
     pub data_directory: PathBuf,
     /// The cell in the bucket.
+    #[serde(default = "default_cell")]
     pub cell: String,
     /// The directory of `ca.pem`, `cert.pem` and `key.pem`. Without it only this machine can ask.
     pub identity: Option<PathBuf>,
@@ -77,6 +78,10 @@ fn default_libpq() -> SocketAddr {
 
 fn default_http() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 9898))
+}
+
+fn default_cell() -> String {
+    "dev".to_owned()
 }
 
 const fn default_flush_interval_ms() -> u64 {
