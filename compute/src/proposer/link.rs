@@ -12,7 +12,7 @@ use service::libpq::{CopyWriter, WireError};
 use tokio::sync::mpsc;
 
 use super::Reach;
-use super::owner::{Event, Outgoing};
+use super::owner::Event;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
@@ -103,19 +103,17 @@ async fn start(node: NodeId, reach: &Reach) -> Result<CopyStream, WireError> {
 
 /// Writes what there is, then flushes: one flush for many messages.
 async fn say(
-    mut inbox: mpsc::UnboundedReceiver<Outgoing>,
+    mut inbox: mpsc::UnboundedReceiver<ToAcceptor>,
     mut writer: CopyWriter,
     owed: &Owed,
 ) -> Result<(), LinkError> {
     while let Some(first) = inbox.recv().await {
         let mut next = Some(first);
-        let mut permits = Vec::new();
-        while let Some(Outgoing { message, permit }) = next {
+        while let Some(message) = next {
             if !matches!(message, ToAcceptor::Elected(_)) {
                 owed.owe();
             }
             writer.write_copy(&message.encode()).await?;
-            permits.extend(permit);
             next = inbox.try_recv().ok();
         }
         writer.flush().await?;

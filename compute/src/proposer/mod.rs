@@ -152,6 +152,8 @@ impl Quorum {
     pub async fn elected(&self) -> Result<Elected, ProposerLost> {
         let mut elected = self.elected.clone();
         tokio::select! {
+            // A term that is lost was won once, too.
+            biased;
             lost = self.lost() => Err(lost),
             won = elected.wait_for(Option::is_some) => {
                 let won = won.ok().and_then(|w| *w);
@@ -173,6 +175,7 @@ impl Quorum {
             self.offers.send(Offer { at, wal }).await.ok()
         };
         tokio::select! {
+            biased;
             lost = self.lost() => Err(lost),
             handed = handed => handed.ok_or_else(|| self.reason()),
         }

@@ -8,7 +8,7 @@ use ids::{Lsn, NodeId};
 use pg::wire::wal_push::{ToAcceptor, ToProposer};
 use quorum::{Effect, Proposer};
 use service::task::Shutdown;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
 use super::refill::{self, Refill};
 use super::{Elected, Offer, ProposerLost, Published, Reach};
@@ -30,26 +30,17 @@ pub(super) enum Event {
         session: u64,
         message: ToProposer,
     },
-    /// WAL of before the term, for a safekeeper that lacks it.
+    /// WAL for a safekeeper that lacks it, or that no donor gave any.
     Refilled {
+        id: u64,
         to: NodeId,
         at: Lsn,
-        wal: Bytes,
-        permit: OwnedSemaphorePermit,
+        wal: Option<Bytes>,
     },
-    /// No donor gave any; to be asked for again.
-    NotRefilled { to: NodeId },
 }
 
-/// The way to a connection. Unbounded, but not long: live WAL keeps to the proposer's window, and
-/// older WAL to its permits.
-pub(super) type Outbox = mpsc::UnboundedSender<Outgoing>;
-
-/// A message, and the permit that returns once it is written.
-pub(super) struct Outgoing {
-    pub(super) message: ToAcceptor,
-    pub(super) permit: Option<OwnedSemaphorePermit>,
-}
+/// The way to a connection. Unbounded, and yet not long: the proposer keeps to its window.
+pub(super) type Outbox = mpsc::UnboundedSender<ToAcceptor>;
 
 struct Link {
     session: u64,
@@ -63,6 +54,9 @@ pub(super) struct Owner {
     published: Published,
     links: BTreeMap<NodeId, Link>,
     refills: BTreeMap<NodeId, Refill>,
+    /// Refills that failed, by whom they were for, since one that did not.
+    failures: BTreeMap<NodeId, u32>,
+    requests: u64,
     over: bool,
 }
 
@@ -80,6 +74,8 @@ impl Owner {
             published,
             links: BTreeMap::new(),
             refills: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            requests: 0,
             over: false,
         }
     }
@@ -94,11 +90,10 @@ impl Owner {
         while !self.over {
             let leading = self.published.elected.borrow().is_some();
             let mut effects = Vec::new();
-            let mut permit = None;
             tokio::select! {
                 () = stop.requested() => break,
                 event = heard.recv() => match event {
-                    Some(event) => permit = self.on_event(event, &mut effects),
+                    Some(event) => self.on_event(event, &mut effects),
                     None => break,
                 },
                 offer = offers.recv(), if leading => match offer {
@@ -106,18 +101,14 @@ impl Owner {
                     None => break,
                 },
             }
-            self.perform(effects, permit);
+            self.perform(effects);
         }
         if !self.over {
             self.lose("the proposer was stopped".to_owned());
         }
     }
 
-    fn on_event(
-        &mut self,
-        event: Event,
-        effects: &mut Vec<Effect>,
-    ) -> Option<OwnedSemaphorePermit> {
+    fn on_event(&mut self, event: Event, effects: &mut Vec<Effect>) {
         match event {
             Event::Connected {
                 node,
@@ -139,26 +130,21 @@ impl Owner {
                     self.proposer.handle(node, message, effects);
                 }
             }
-            Event::Refilled {
-                to,
-                at,
-                wal,
-                permit,
-            } => {
-                // A refill that was replaced may still have had one piece in the queue.
-                let refill = self.refills.get_mut(&to).filter(|r| r.next == at)?;
-                refill.next = at + wal.len() as u64;
+            Event::Refilled { id, to, at, wal } => {
+                // One that was replaced says nothing of what is asked for now.
+                if self.refills.get(&to).is_none_or(|r| r.id != id) {
+                    return;
+                }
+                self.refills.remove(&to);
+                match &wal {
+                    Some(_) => drop(self.failures.remove(&to)),
+                    None => *self.failures.entry(to).or_default() += 1,
+                }
+                // Nothing supplied: the proposer asks again.
+                let wal = wal.unwrap_or_default();
                 self.proposer.supply(to, at, &wal, effects);
-                return Some(permit);
-            }
-            Event::NotRefilled { to } => {
-                let refill = self.refills.get_mut(&to)?;
-                refill.over();
-                let at = refill.next;
-                self.proposer.supply(to, at, &Bytes::new(), effects);
             }
         }
-        None
     }
 
     fn on_offer(
@@ -190,17 +176,16 @@ impl Owner {
         }
     }
 
-    fn perform(&mut self, effects: Vec<Effect>, mut permit: Option<OwnedSemaphorePermit>) {
+    fn perform(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             if self.over {
                 return;
             }
             match effect {
                 Effect::Send(node, message) => {
-                    let permit = permit.take();
                     if let Some(outbox) = self.links.get(&node).and_then(|l| l.outbox.as_ref()) {
                         // One that has ended connects again, and is told everything anew.
-                        drop(outbox.send(Outgoing { message, permit }));
+                        drop(outbox.send(message));
                     }
                 }
                 Effect::Won { term, start } => {
@@ -232,16 +217,13 @@ impl Owner {
     }
 
     fn refill(&mut self, to: NodeId, donor: NodeId, range: std::ops::Range<Lsn>) {
-        let before = self.refills.get(&to);
-        if before.is_some_and(|r| r.running() && r.next == range.start) {
-            return;
-        }
-        let failures = before.map_or(0, |r| r.failures);
-        tracing::info!(%to, %donor, from = %range.start, up_to = %range.end, failures, "a safekeeper lacks WAL");
-        let donors = refill::donors(&self.reach, to, donor);
+        let failures = self.failures.get(&to).copied().unwrap_or_default();
+        tracing::debug!(%to, %donor, from = %range.start, up_to = %range.end, failures, "a safekeeper lacks WAL");
+        self.requests += 1;
         let request = refill::Request {
+            id: self.requests,
             to,
-            donors,
+            donor,
             range,
             term: self.proposer.term(),
             failures,

@@ -1,21 +1,19 @@
-//! WAL of before the term, from a safekeeper that has it to one that lacks it.
+//! WAL that the proposer does not hold, from a safekeeper that has it to one that lacks it.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use ids::{Lsn, NodeId, Term};
 use pg::wire::replication::FromSender;
 use service::libpq::WireError;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::Reach;
 use super::owner::Event;
 
-/// Pieces that are read but not written to the one that lacks them.
-const PIECES: usize = 8;
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// A donor that sends nothing for this long is given up.
@@ -38,62 +36,36 @@ enum RefillError {
 
 /// What is to be brought.
 pub(super) struct Request {
+    /// Tells answers of this request from those of one before.
+    pub(super) id: u64,
     pub(super) to: NodeId,
-    /// The one that the proposer names first.
-    pub(super) donors: Vec<NodeId>,
+    /// The one that the proposer names.
+    pub(super) donor: NodeId,
     pub(super) range: Range<Lsn>,
     pub(super) term: Term,
-    /// Tries before this one without a byte.
+    /// Requests for `to` that failed since the last one that did not.
     pub(super) failures: u32,
 }
 
 /// A task that reads; it ends with this.
 pub(super) struct Refill {
-    /// What comes next.
-    pub(super) next: Lsn,
-    /// Tries without a byte, this one included once it is over.
-    pub(super) failures: u32,
-    from: Lsn,
+    pub(super) id: u64,
     task: JoinHandle<()>,
-    over: bool,
-}
-
-/// Who may be asked. With the term in the request only those answer that have taken the history of
-/// this term over, so what they hold below its start is the same.
-pub(super) fn donors(reach: &Reach, to: NodeId, first: NodeId) -> Vec<NodeId> {
-    let others = reach.addresses.keys().copied();
-    let others = others.filter(|n| *n != to && *n != first);
-    std::iter::once(first).chain(others).collect()
 }
 
 impl Refill {
     pub(super) fn start(request: Request, reach: Arc<Reach>, events: mpsc::Sender<Event>) -> Self {
-        let (next, failures) = (request.range.start, request.failures);
+        let id = request.id;
         let task = service::task::spawn("refill", async move {
-            let to = request.to;
-            if let Err(error) = bring(request, &reach, &events).await {
-                tracing::info!(%to, %error, "a donor gave no WAL");
-                drop(events.send(Event::NotRefilled { to }).await);
-            }
+            let (to, at) = (request.to, request.range.start);
+            let wal = bring(request, &reach).await;
+            let wal = wal.inspect_err(|error| tracing::info!(%to, %error, "a donor gave no WAL"));
+            let wal = wal.ok();
+            let refilled = Event::Refilled { id, to, at, wal };
+            // The owner is gone only with the term.
+            drop(events.send(refilled).await);
         });
-        Self {
-            next,
-            failures,
-            from: next,
-            task,
-            over: false,
-        }
-    }
-
-    pub(super) fn running(&self) -> bool {
-        !self.over
-    }
-
-    /// This try is over without all of its WAL.
-    pub(super) fn over(&mut self) {
-        self.over = true;
-        let progress = self.next > self.from;
-        self.failures = if progress { 0 } else { self.failures + 1 };
+        Self { id, task }
     }
 }
 
@@ -103,29 +75,17 @@ impl Drop for Refill {
     }
 }
 
-async fn bring(
-    request: Request,
-    reach: &Reach,
-    events: &mpsc::Sender<Event>,
-) -> Result<(), RefillError> {
-    let Request {
-        to,
-        donors,
-        range,
-        term,
-        failures,
-    } = request;
+async fn bring(request: Request, reach: &Reach) -> Result<Bytes, RefillError> {
+    let (range, term, failures) = (&request.range, request.term, request.failures);
     if failures > 0 {
         let backoff = BACKOFF_MIN * 2u32.saturating_pow(failures.min(8) - 1);
         tokio::time::sleep(backoff.min(BACKOFF_MAX)).await;
     }
-    let turn = failures as usize % donors.len().max(1);
-    let donor = donors.get(turn).copied().ok_or(RefillError::Ended)?;
+    let donor = donor(&request, reach).ok_or(RefillError::Ended)?;
     let sql = format!("START_REPLICATION PHYSICAL {} (term='{term}')", range.start);
     let start = async { reach.client(donor).await?.query_copy_both(&sql).await };
     let mut copy = patient(start).await??;
-    let pieces = Arc::new(Semaphore::new(PIECES));
-    let mut at = range.start;
+    let (mut at, mut read) = (range.start, BytesMut::new());
     while at < range.end {
         let bytes = patient(copy.read_copy()).await??;
         let FromSender::XLogData { start, wal, .. } =
@@ -139,34 +99,23 @@ async fn bring(
                 got: start,
             });
         }
-        // A donor may have more: what follows is the proposer's own.
+        // A donor may have more than was asked for.
         let wanted = (range.end - at).min(wal.len() as u64) as usize;
-        for wal in split(wal.slice(..wanted)) {
-            let Ok(permit) = Arc::clone(&pieces).acquire_owned().await else {
-                return Ok(());
-            };
-            let after = at + wal.len() as u64;
-            let refilled = Event::Refilled {
-                to,
-                at,
-                wal,
-                permit,
-            };
-            if events.send(refilled).await.is_err() {
-                return Ok(());
-            }
-            at = after;
-        }
+        read.extend_from_slice(&wal[..wanted]);
+        at = at + wanted as u64;
     }
-    Ok(())
+    Ok(read.freeze())
 }
 
-/// One append each, since the permit goes with one message.
-fn split(wal: Bytes) -> impl Iterator<Item = Bytes> {
-    let most = pg::wire::wal_push::APPEND_BYTES_MAX;
-    (0..wal.len())
-        .step_by(most)
-        .map(move |at| wal.slice(at..wal.len().min(at + most)))
+/// The one that the proposer names, and after a failure the others in turn: the proposer does not
+/// know who is gone. With the term in the request only those answer that have taken over this
+/// term's history, so what they hold is the same.
+fn donor(request: &Request, reach: &Reach) -> Option<NodeId> {
+    let others = reach.addresses.keys().copied();
+    let others = others.filter(|n| *n != request.to && *n != request.donor);
+    let donors: Vec<_> = std::iter::once(request.donor).chain(others).collect();
+    let turn = request.failures as usize % donors.len().max(1);
+    donors.get(turn).copied()
 }
 
 async fn patient<F: Future>(answer: F) -> Result<F::Output, RefillError> {

@@ -128,6 +128,27 @@ async fn a_late_safekeeper_is_refilled_from_a_donor() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_that_was_away_for_long_is_refilled_while_others_go_on() {
+    let (first, second) = (Safekeeper::start(1).await, Safekeeper::start(2).await);
+    let mut third = Safekeeper::stopped(3).await;
+    let shutdown = Shutdown::new();
+    let quorum = propose(&[&first, &second, &third], 7, START, &shutdown);
+    quorum.elected().await.unwrap();
+    let mut at = START;
+    // More than the proposer keeps of what is committed.
+    while at < START + quorum::proposer::KEPT_BYTES_MAX + (8 << 20) {
+        at = write(&quorum, at, 4 << 20).await;
+    }
+    third.serve().await;
+    for _ in 0..50 {
+        at = write(&quorum, at, 100_000).await;
+    }
+    third.until_flushed(at).await;
+    assert!(third.wal(START) == wal(START, (at - START) as usize));
+    assert!(first.asked() + second.asked() > 0, "no donor was asked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_donor_that_is_gone_is_replaced_by_another() {
     let (mut first, second) = (Safekeeper::start(1).await, Safekeeper::start(2).await);
     let (third, mut fourth) = (Safekeeper::start(3).await, Safekeeper::stopped(4).await);
