@@ -36,6 +36,7 @@ impl Cell {
                 .status();
             assert!(copied.unwrap().success());
         }
+        std::fs::write(programs.join("redoubt_guard.so"), "no module").unwrap();
         let (offset, claim) = free_offset();
         Self {
             directory,

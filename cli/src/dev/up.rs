@@ -91,6 +91,7 @@ fn prepare(home: &Home, system: &System) -> Result<(), Failure> {
         program_file(kind)?;
     }
     make_directory(&home.root, 0o755)?;
+    settings::copy_guard(home, system)?;
     if system.kms == KmsKind::Local {
         master_key::make(home)?;
     }

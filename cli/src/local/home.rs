@@ -99,6 +99,11 @@ impl Home {
         self.root.join("kms")
     }
 
+    /// The module of Postgres.
+    pub(crate) fn guard(&self) -> PathBuf {
+        self.root.join("lib/redoubt_guard.so")
+    }
+
     pub(crate) fn bucket(&self) -> PathBuf {
         self.root.join("bucket")
     }
