@@ -60,10 +60,12 @@ impl Ingest {
         }
     }
 
+    #[cfg(test)]
     pub(crate) const fn directory(&self) -> &Directory {
         &self.directory
     }
 
+    #[cfg(test)]
     pub(crate) const fn checkpoint(&self) -> &CheckPoint {
         &self.checkpoint
     }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ids::{Key, Lsn};
-use pg::PgMajor;
 use pg::wal::{Decoder, FrameError, RecordHeader, WalShape};
 
 use super::{CopyDatabase, Directory, Ingest, IngestError, LoadError, load};
@@ -91,7 +90,7 @@ impl IngestStream {
         Ok(Self {
             timeline,
             decoder: Decoder::new(shape, last),
-            ingest: Ingest::new(PgMajor::V15, directory, checkpoint),
+            ingest: Ingest::new(control.version(), directory, checkpoint),
             last,
             stopped: None,
         })
@@ -102,10 +101,10 @@ impl IngestStream {
         self.decoder.position()
     }
 
-    /// What there is after the last record.
+    /// What is known after the last record.
     #[cfg(test)]
-    pub(crate) const fn directory(&self) -> &Directory {
-        self.ingest.directory()
+    pub(super) const fn ingest(&self) -> &Ingest {
+        &self.ingest
     }
 
     /// Takes the bytes of WAL from `at` on, and brings the records that are whole into the

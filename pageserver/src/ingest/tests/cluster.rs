@@ -10,7 +10,7 @@ use bytes::Bytes;
 use ids::Lsn;
 use pg::PgMajor;
 use pg::datadir::wal_segment_name;
-use pg::wal::{Decoder, RecordHeader, WalShape};
+use pg::wal::{Decoder, WalShape};
 use tempfile::TempDir;
 
 const BIN: &str = "/usr/lib/postgresql/15/bin";
@@ -153,8 +153,8 @@ impl Cluster {
     }
 }
 
-/// Where each record begins and ends, its resource manager and its operation, up to where WAL ends.
-pub(super) fn records(system_id: u64, start: Lsn, wal: &[u8]) -> Vec<(Lsn, Lsn, (u8, u8))> {
+/// Where each record begins and ends, and its bytes, up to where WAL ends.
+pub(super) fn records(system_id: u64, start: Lsn, wal: &[u8]) -> Vec<(Lsn, Lsn, Bytes)> {
     let shape = WalShape {
         version: PgMajor::V15,
         segment_bytes: SEGMENT_BYTES,
@@ -163,9 +163,8 @@ pub(super) fn records(system_id: u64, start: Lsn, wal: &[u8]) -> Vec<(Lsn, Lsn, 
     };
     let (mut decoder, mut records) = (Decoder::new(shape, start), Vec::new());
     decoder.feed(wal);
-    while let Ok(Some((start, end, record))) = decoder.next() {
-        let header = RecordHeader::decode(&record).unwrap();
-        records.push((start, end, (header.rmid, header.info & 0xF0)));
+    while let Ok(Some(record)) = decoder.next() {
+        records.push(record);
     }
     records
 }

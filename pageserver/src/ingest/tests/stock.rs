@@ -10,12 +10,12 @@ use ids::{Fork, Key, KeyKind, Lsn, RelTag};
 use pg::control::{CheckPoint, ControlFile};
 use pg::datadir;
 use pg::page::BLOCK;
-use pg::wal::rmgr;
+use pg::wal::{RecordHeader, rmgr};
 
 use super::cluster::{Cluster, records};
 use crate::import::import;
 use crate::import::tests::home;
-use crate::ingest::{Directory, IngestStream};
+use crate::ingest::{Directory, Ingest, IngestStream};
 use crate::timeline::Timeline;
 
 const SEED: u64 = 0x5265_646f_7562_7431;
@@ -71,23 +71,32 @@ async fn hold_to_stock(full_page_writes: bool, cuts: usize) {
     let wal = cluster.wal(start);
     let records = records(imported.system_id, start, &wal);
     let end = records.last().unwrap().1;
-    let kinds: BTreeSet<(u8, u8)> = records.iter().map(|record| record.2).collect();
+    let kinds = records.iter().map(|(_, _, record)| kind(record));
+    let kinds: BTreeSet<(u8, u8)> = kinds.collect();
     for kind in KINDS {
         assert!(kinds.contains(&kind), "the workload writes no {kind:x?}");
     }
+    let begun = IngestStream::new(Arc::clone(&timeline)).await.unwrap();
+    throw_damage(begun.ingest().clone(), &records);
     feed(&timeline, &wal[..(end - start) as usize]).await;
     let mut random = Random(SEED);
     let mut cuts: Vec<_> = records
         .chunks(records.len().div_ceil(cuts))
-        .map(|part| part[random.below(part.len())])
+        .map(|part| &part[random.below(part.len())])
         .collect();
     cuts.extend(records.last());
     let mut bad = 0;
     for (record, cut, _) in cuts {
-        let theirs = cluster.recover(cut, record);
-        bad += Comparison::new(&timeline, cut, theirs).await.run().await;
+        let theirs = cluster.recover(*cut, *record);
+        bad += Comparison::new(&timeline, *cut, theirs).await.run().await;
     }
     assert_eq!(bad, 0, "the timeline differs from stock recovery");
+}
+
+/// Resource manager and operation.
+fn kind(record: &[u8]) -> (u8, u8) {
+    let header = RecordHeader::decode(record).unwrap();
+    (header.rmid, header.info & 0xF0)
 }
 
 /// Feeds in pieces of any size. Some way in, everything goes to the bucket, and a new stream that
@@ -105,16 +114,40 @@ async fn feed(timeline: &Arc<Timeline>, wal: &[u8]) {
         assert_eq!(last.unwrap(), timeline.last_lsn().unwrap());
         if timeline.last_lsn().unwrap() >= restart {
             restart = Lsn::MAX;
-            let known = stream.directory().clone();
+            let known = stream.ingest().directory().clone();
             timeline.flush().await.unwrap();
             stream = IngestStream::new(Arc::clone(timeline)).await.unwrap();
             assert!(
-                *stream.directory() == known,
+                *stream.ingest().directory() == known,
                 "what is loaded is what was known"
             );
         }
     }
     assert_eq!(timeline.last_lsn().unwrap(), end);
+}
+
+/// Damages some of the records, in ways that a hostile compute can give a checksum: any answer but
+/// a panic will do.
+fn throw_damage(mut ingest: Ingest, records: &[(Lsn, Lsn, Bytes)]) {
+    let mut random = Random(SEED);
+    let (mut accepted, mut refused) = (0, 0);
+    for (start, end, record) in records {
+        if random.below(50) == 0 {
+            let mut damaged = record.to_vec();
+            for _ in 0..=random.below(3) {
+                let at = 4 + random.below(damaged.len() - 4);
+                damaged[at] = random.below(256) as u8;
+            }
+            let taken = ingest.clone().ingest(*start, *end, &damaged.into());
+            *(if taken.is_ok() {
+                &mut accepted
+            } else {
+                &mut refused
+            }) += 1;
+        }
+        ingest.ingest(*start, *end, record).unwrap();
+    }
+    assert!(accepted > 50 && refused > 50, "{accepted} and {refused}");
 }
 
 /// A timeline at an LSN beside the files that recovery up to there left.
