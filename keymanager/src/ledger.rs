@@ -5,9 +5,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use serde::Serialize;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// The ledger cannot be read or written.
@@ -108,10 +110,60 @@ impl Ledger {
         Ok(())
     }
 
+    /// Reads the end of the ledger without holding up those who append.
+    ///
+    /// # Errors
+    /// [`LedgerError::Io`].
+    pub fn reader(&self) -> Result<Reader, LedgerError> {
+        Ok(Reader {
+            file: self.file.try_clone()?,
+            head: self.last,
+        })
+    }
+
     /// The hash of the last record; zeros where there is none.
     #[must_use]
     pub const fn head(&self) -> &[u8; 32] {
         &self.last
+    }
+}
+
+/// How far back the end of a ledger is read.
+const TAIL_BYTES: u64 = 8 << 20;
+
+/// The ledger as it was at one moment, for reading.
+#[derive(Debug)]
+pub struct Reader {
+    file: File,
+    /// The hash of its last record.
+    pub head: [u8; 32],
+}
+
+impl Reader {
+    /// The newest `limit` records that are `wanted`, oldest first, of the last
+    /// [`TAIL_BYTES`].
+    ///
+    /// # Errors
+    /// [`LedgerError::Io`].
+    pub fn tail(
+        &self,
+        limit: usize,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Vec<Value>, LedgerError> {
+        let end = self.file.metadata()?.len();
+        let from = end.saturating_sub(TAIL_BYTES);
+        let mut bytes = vec![0; usize::try_from(end - from).unwrap_or(0)];
+        self.file.read_exact_at(&mut bytes, from)?;
+        let mut records: Vec<Value> = bytes
+            .split(|byte| *byte == b'\n')
+            .rev()
+            // A line that begins before the part, or is being written, has no such form.
+            .filter_map(|line| serde_json::from_slice(line.get(65..)?).ok())
+            .filter(wanted)
+            .take(limit)
+            .collect();
+        records.reverse();
+        Ok(records)
     }
 }
 
@@ -143,6 +195,12 @@ mod tests {
         let mut ledger = Ledger::open(&path).unwrap();
         assert_eq!(*ledger.head(), head);
         ledger.append(&"second").unwrap();
+        let reader = ledger.reader().unwrap();
+        assert_eq!(reader.head, *ledger.head());
+        assert_eq!(reader.tail(9, |_| true).unwrap(), ["first", "second"]);
+        assert_eq!(reader.tail(1, |_| true).unwrap(), ["second"]);
+        assert_eq!(reader.tail(1, |r| r == "first").unwrap(), ["first"]);
+        drop(reader);
         let head = *ledger.head();
         drop(ledger);
         assert_eq!(*Ledger::open(&path).unwrap().head(), head);

@@ -18,6 +18,17 @@ pub enum Closed {
     GraceEnded,
 }
 
+impl Closed {
+    /// As nodes and operators are told.
+    #[must_use]
+    pub const fn reason(self) -> RevokeReason {
+        match self {
+            Self::Refused(reason) => reason,
+            Self::GraceEnded => RevokeReason::GraceEnded,
+        }
+    }
+}
+
 /// What the caller has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transition {
@@ -46,6 +57,8 @@ pub struct Unit {
     t_ok: Option<Duration>,
     /// The first refusal that no success followed: when it arrived, and what it said.
     strike: Option<(Duration, RevokeReason)>,
+    /// How often in a row the canary did not open.
+    broken: u32,
     next_probe: Duration,
 }
 
@@ -58,6 +71,7 @@ impl Unit {
             state: State::Untried,
             t_ok: None,
             strike: None,
+            broken: 0,
             next_probe: Duration::ZERO,
         }
     }
@@ -68,14 +82,29 @@ impl Unit {
         self.next_probe
     }
 
+    /// When the last successful decrypt was sent.
+    #[must_use]
+    pub const fn t_ok(&self) -> Option<Duration> {
+        self.t_ok
+    }
+
+    /// Why the unit is closed, where it is.
+    #[must_use]
+    pub const fn closed(&self) -> Option<Closed> {
+        match self.state {
+            State::Closed(why) => Some(why),
+            State::Untried | State::Active | State::Unverified { .. } => None,
+        }
+    }
+
     /// What nodes are told.
     #[must_use]
     pub const fn state(&self) -> TenantState {
         match self.state {
             State::Untried => TenantState::Unknown,
             State::Active => TenantState::Active,
-            // The contract has no word of its own for an outage without grace: with no lease
-            // granted, "unverified" says what is known.
+            // Nobody refused, so a keymanager that reaches the KMS may still grant: "revoked"
+            // would keep a node from asking it (K3).
             State::Unverified { .. } | State::Closed(Closed::GraceEnded) => TenantState::Unverified,
             State::Closed(Closed::Refused(reason)) => TenantState::Revoked(reason),
         }
@@ -105,6 +134,7 @@ impl Unit {
         let healed = matches!(self.state, State::Closed(_));
         self.t_ok = self.t_ok.max(Some(sent));
         self.strike = None;
+        self.broken = 0;
         self.state = State::Active;
         self.next_probe = sent + self.timings.probe;
         healed.then_some(Transition::Healed)
@@ -116,7 +146,8 @@ impl Unit {
             ErrorClass::Refused { reason, at_once } => self.on_refusal(now, reason, at_once),
             ErrorClass::Outage | ErrorClass::OurFault => self.on_outage(now),
             ErrorClass::BrokenBlob => {
-                self.next_probe = now + self.timings.backoff_min;
+                self.next_probe = now + self.backoff(self.broken);
+                self.broken = self.broken.saturating_add(1);
                 self.on_tick(now).or(Some(Transition::BrokenCanary))
             }
         }
@@ -166,14 +197,19 @@ impl Unit {
             State::Unverified { failures } => failures.saturating_add(1),
             State::Untried | State::Active => 0,
         };
+        self.next_probe = now + self.backoff(failures);
+        self.t_ok?;
+        self.state = State::Unverified { failures };
+        self.on_tick(now)
+    }
+
+    /// The wait after the `failures`th failure, counted from 0 (K8).
+    fn backoff(&self, failures: u32) -> Duration {
         let wait = self
             .timings
             .backoff_min
             .saturating_mul(1 << failures.min(16));
-        self.next_probe = now + wait.min(self.timings.backoff_max);
-        self.t_ok?;
-        self.state = State::Unverified { failures };
-        self.on_tick(now)
+        wait.min(self.timings.backoff_max)
     }
 
     fn close(&mut self, now: Duration, why: Closed) -> Option<Transition> {

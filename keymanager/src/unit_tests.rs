@@ -147,6 +147,12 @@ fn a_broken_canary_neither_fences_nor_extends() {
     );
     assert_eq!(unit.state(), TenantState::Active);
     assert_eq!(unit.remaining(s(115)), Some(s(30)));
+    let mut now = s(115);
+    for wait in [200, 400, 800] {
+        assert_eq!(unit.next_probe() - now, Duration::from_millis(wait), "K8");
+        now = unit.next_probe();
+        unit.on_failure(now, BrokenBlob);
+    }
 }
 
 #[test]

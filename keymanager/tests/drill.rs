@@ -11,7 +11,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::keys::RevokeReason;
+use api::Client;
+use api::keys::{
+    LedgerTail, Request, RevokeReason, TenantState, TenantStatus, ledger_path, restore_path,
+    revoke_path, tenant_path,
+};
 use ids::{NodeId, TenantId};
 use keymanager::kms::local::{KeyState, LocalKms};
 use keyring::{KeyError, Keyring, KeyringConfig, TenantKeys};
@@ -83,9 +87,17 @@ fn free_addr() -> std::net::SocketAddr {
     listener.local_addr().unwrap()
 }
 
+fn client(url: &str) -> Client {
+    Client::new(url, None).unwrap()
+}
+
 fn connect(keymanagers: Vec<String>) -> Arc<Keyring> {
+    connect_with(keymanagers, RENEW)
+}
+
+fn connect_with(keymanagers: Vec<String>, renew: Duration) -> Arc<Keyring> {
     let config = KeyringConfig {
-        renew: RENEW,
+        renew,
         drain: DRAIN,
         ..KeyringConfig::new(NodeId(1), keymanagers)
     };
@@ -126,6 +138,7 @@ async fn a_disabled_key_fences_within_the_bound_and_an_enabled_one_opens_old_slo
     assert_eq!(why, revoked);
     assert_eq!(keys.fenced().await, RevokeReason::Disabled);
     assert_eq!(minted.with(|_| ()), Err(revoked.clone()), "K6");
+    until("nothing is held", || ring.held() == 0).await;
     assert_eq!(keys.open(&slot).await.err(), Some(revoked.clone()));
     assert_eq!(keys.mint().await.err(), Some(revoked.clone()));
     assert_eq!(ring.tenant(TENANT).await.err(), Some(revoked));
@@ -138,6 +151,91 @@ async fn a_disabled_key_fences_within_the_bound_and_an_enabled_one_opens_old_slo
     let (_, fresh) = healed.mint().await.unwrap();
     assert!(fresh.kek_version() > slot.kek_version(), "K8");
     assert!(keys.check().is_err() && minted.with(|_| ()).is_err());
+}
+
+async fn until(what: &str, reached: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !reached() {
+        assert!(began.elapsed() < 10 * SLACK, "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn status(client: &Client, wanted: impl Fn(&TenantStatus) -> bool) -> TenantStatus {
+    let began = Instant::now();
+    loop {
+        let asked: Result<TenantStatus, _> = client.get(&tenant_path(TENANT)).await;
+        match asked {
+            Ok(status) if wanted(&status) => return status,
+            other => assert!(began.elapsed() < 10 * SLACK, "{other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+}
+
+/// Renewals are too rare to tell within the time of this test: it is the push that fences.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_fences_at_once_whoever_granted_and_only_its_counterpart_lifts_it() {
+    const RARELY: Duration = Duration::from_secs(60);
+    let drill = Drill::new();
+    let ((one, first), (_two, second)) = (drill.start("a"), drill.start("b"));
+    let ring = connect_with(vec![first.clone(), second.clone()], RARELY);
+    let keys = lease(&ring).await;
+    drop(keys.mint().await.unwrap());
+    assert!(ring.held() > 0);
+    // The cursors of both watches.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+
+    let (a, b) = (client(&first), client(&second));
+    let request = Request {
+        reason: "a drill".to_owned(),
+        by: Some("its owner".to_owned()),
+    };
+    let began = Instant::now();
+    let other: TenantStatus = b.post(&revoke_path(TENANT), &request).await.unwrap();
+    let requested = TenantState::Revoked(RevokeReason::Requested);
+    assert_eq!(other.state, requested);
+    let revoked = KeyError::Revoked {
+        tenant: TENANT,
+        reason: RevokeReason::Requested,
+    };
+    assert_eq!(closed(&keys, SLACK).await, revoked, "K7");
+    assert!(began.elapsed() < Duration::from_secs(5), "K7");
+    until("nothing is held", || ring.held() == 0).await;
+    assert_eq!(keys.remaining(), Duration::ZERO);
+    let drained = |s: &TenantStatus| s.leases.iter().any(|l| l.drained_at_ms.is_some());
+    let shown = status(&b, drained).await;
+    assert_eq!(shown.requested.unwrap().by.as_deref(), Some("its owner"));
+
+    assert_eq!(ring.tenant(TENANT).await.err(), Some(revoked.clone()));
+    let only_a = connect(vec![first.clone()]);
+    assert_eq!(
+        only_a.tenant(TENANT).await.err(),
+        Some(revoked.clone()),
+        "K7"
+    );
+    drop(one);
+    let (_again, third) = drill.start("c");
+    let shown = status(&client(&third), |s| s.state == requested).await;
+    assert_eq!((shown.t_ok_age_ms, shown.active_kek_version.0), (None, 0));
+    tokio::time::sleep(3 * PROBE).await;
+    let only_c = connect(vec![third]);
+    assert_eq!(
+        only_c.tenant(TENANT).await.err(),
+        Some(revoked),
+        "no success lifts it"
+    );
+
+    drop(a);
+    let _: TenantStatus = b.post(&restore_path(TENANT), &request).await.unwrap();
+    let healed = lease(&only_c).await;
+    let (_, slot) = healed.mint().await.unwrap();
+    assert!(slot.kek_version().0 > 1, "K8");
+    let tail: LedgerTail = b.get(&ledger_path(TENANT, 50)).await.unwrap();
+    let whats: Vec<_> = tail.records.iter().map(|r| r["what"].clone()).collect();
+    for what in ["requested", "fence", "fence_done"] {
+        assert!(whats.iter().any(|w| w == what), "{what}: {whats:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

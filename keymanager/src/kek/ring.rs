@@ -31,6 +31,8 @@ struct Known {
     opened: BTreeMap<KekVersion, Arc<Opened>>,
     /// The document whose opening probes the KMS: ciphertext, so it may outlive a fence.
     canary: Option<(String, Document)>,
+    /// The canary did not open: it may have been wrapped anew in the meantime (K11).
+    canary_doubted: bool,
     /// The highest version that was ever active here: a bucket that shows less went back in time.
     reached: KekVersion,
     /// No version up to this one becomes active any more (K8).
@@ -64,29 +66,35 @@ impl KekRing {
     }
 
     /// Opens the newest version, having made it first where there is none, or where a fence has
-    /// spent all that are there (K8).
+    /// spent all that are there (K8), or where all are below `lowest` (K10): nothing is minted
+    /// that is refused when it comes back.
     ///
     /// # Errors
     /// [`KekError`]; nothing becomes active then.
-    pub async fn activate(&self, tenant: TenantId) -> Result<Arc<Opened>, KekError> {
+    pub async fn activate(
+        &self,
+        tenant: TenantId,
+        lowest: KekVersion,
+    ) -> Result<Arc<Opened>, KekError> {
         let (reached, fences) = self.bounds(tenant);
         let newest = self.documents.newest(tenant).await?;
         let spent = self.spent(tenant, newest);
         let version = match newest {
             Some(newest) if newest < reached => return Err(too_low(tenant, newest, reached)),
             None if reached >= FIRST => return Err(too_low(tenant, KekVersion(0), reached)),
-            Some(newest) if newest > spent => newest,
+            Some(newest) if newest > spent && newest >= lowest => newest,
             Some(newest) => {
                 let next = newest.0.checked_add(1).ok_or(KekError::UsedUp(tenant))?;
                 let (_, before) = self.documents.read(tenant, newest).await?;
-                let next = KekVersion(next);
+                let next = KekVersion(next).max(lowest);
                 self.documents.mint(tenant, before.kek, next).await?;
                 next
             }
             None => {
                 let id = KekId(OsEntropy::bytes());
-                self.documents.mint(tenant, id, FIRST).await?;
-                FIRST
+                let first = FIRST.max(lowest);
+                self.documents.mint(tenant, id, first).await?;
+                first
             }
         };
         // K10: what mints is what was read back, whoever wrote it.
@@ -104,6 +112,7 @@ impl KekRing {
         }
         known.reached = version;
         known.canary = Some((name, document));
+        known.canary_doubted = false;
         known.opened.insert(version, opened.clone());
         known.active = Some(opened.clone());
         Ok(opened)
@@ -146,14 +155,38 @@ impl KekRing {
     ///
     /// # Errors
     /// [`KekError`].
-    pub async fn probe(&self, tenant: TenantId) -> Result<(), KekError> {
-        let canary = self
-            .lock()
-            .get(&tenant)
-            .and_then(|known| known.canary.clone());
-        match canary {
-            Some((name, document)) => self.documents.open(&name, &document).await.map(drop),
-            None => self.activate(tenant).await.map(drop),
+    pub async fn probe(&self, tenant: TenantId, lowest: KekVersion) -> Result<(), KekError> {
+        let held = {
+            let mut known = self.lock();
+            let known = known.entry(tenant).or_default();
+            known
+                .canary
+                .clone()
+                .map(|held| (held, known.canary_doubted))
+        };
+        let (name, document) = match held {
+            None => return self.activate(tenant, lowest).await.map(drop),
+            Some((held, false)) => held,
+            Some((held, true)) => self.read_again(tenant, held).await,
+        };
+        let opened = self.documents.open(&name, &document).await.map(drop);
+        let mut known = self.lock();
+        let known = known.entry(tenant).or_default();
+        known.canary_doubted = opened.is_err();
+        if opened.is_ok() {
+            known.canary = Some((name, document));
+        }
+        opened
+    }
+
+    /// The newest wrap of the canary's version; the one that is held where the bucket is silent.
+    async fn read_again(&self, tenant: TenantId, held: (String, Document)) -> (String, Document) {
+        match self.documents.read(tenant, held.1.version).await {
+            Ok(newest) => newest,
+            Err(error) => {
+                tracing::warn!(%tenant, %error, "the canary was not read again");
+                held
+            }
         }
     }
 

@@ -87,11 +87,11 @@ fn same_key(a: &Opened, b: &Opened) -> bool {
 #[tokio::test]
 async fn a_kek_outlives_its_keymanager_and_is_never_in_the_bucket_in_clear() {
     let world = World::new();
-    let first = world.ring().activate(TENANT).await.unwrap();
+    let first = world.ring().activate(TENANT, LOWEST).await.unwrap();
     assert_eq!(first.version, KekVersion(1));
     let again = world.ring();
     assert!(again.active(TENANT).is_none());
-    let second = again.activate(TENANT).await.unwrap();
+    let second = again.activate(TENANT, LOWEST).await.unwrap();
     assert!(second.id == first.id && same_key(&first, &second));
     let [document] = world.documents().try_into().unwrap();
     let text = std::fs::read_to_string(document).unwrap();
@@ -104,9 +104,9 @@ async fn a_kek_outlives_its_keymanager_and_is_never_in_the_bucket_in_clear() {
 async fn a_lost_put_answer_is_settled_by_reading_back() {
     let world = World::new();
     let ring = world.faulty(Operation::Put, Fault::AnswerLost);
-    let opened = ring.activate(TENANT).await.unwrap();
+    let opened = ring.activate(TENANT, LOWEST).await.unwrap();
     assert_eq!(world.documents().len(), 1);
-    let other = world.ring().activate(TENANT).await.unwrap();
+    let other = world.ring().activate(TENANT, LOWEST).await.unwrap();
     assert!(same_key(&opened, &other), "what mints is what is stored");
 }
 
@@ -119,7 +119,7 @@ async fn nothing_is_minted_under_a_document_that_was_not_read_back() {
         (Operation::List, Fault::Lost),
     ] {
         let ring = world.faulty(at, fault);
-        let refused = ring.activate(TENANT).await.err().unwrap();
+        let refused = ring.activate(TENANT, LOWEST).await.err().unwrap();
         assert!(matches!(refused, KekError::Bucket { .. }), "{refused}");
         assert!(ring.active(TENANT).is_none(), "K10");
     }
@@ -130,7 +130,7 @@ async fn keymanagers_that_race_end_with_one_kek() {
     for _ in 0..20 {
         let world = World::new();
         let (a, b) = (world.ring(), world.ring());
-        let (a, b) = tokio::join!(a.activate(TENANT), b.activate(TENANT));
+        let (a, b) = tokio::join!(a.activate(TENANT, LOWEST), b.activate(TENANT, LOWEST));
         let (a, b) = (a.unwrap(), b.unwrap());
         assert!(a.id == b.id && a.version == b.version && same_key(&a, &b));
         assert_eq!(world.documents().len(), 1);
@@ -141,14 +141,14 @@ async fn keymanagers_that_race_end_with_one_kek() {
 async fn a_faster_keymanager_wins_the_version() {
     let world = World::new();
     let (slow, fast) = (world.ring(), world.ring());
-    let won = fast.activate(TENANT).await.unwrap();
+    let won = fast.activate(TENANT, LOWEST).await.unwrap();
     // As if the slow one had listed before: it still mints the same version.
     let documents = slow_documents(&world);
     documents
         .mint(TENANT, ids::KekId([9; 16]), won.version)
         .await
         .unwrap();
-    let lost = slow.activate(TENANT).await.unwrap();
+    let lost = slow.activate(TENANT, LOWEST).await.unwrap();
     assert!(lost.id == won.id && same_key(&lost, &won));
     assert_eq!(world.documents().len(), 1);
 }
@@ -172,7 +172,7 @@ async fn a_disabled_key_opens_and_mints_nothing() {
     let world = World::new();
     let ring = world.ring();
     world.kms.set_state(KeyState::Disabled).unwrap();
-    let refused = ring.activate(TENANT).await.err().unwrap();
+    let refused = ring.activate(TENANT, LOWEST).await.err().unwrap();
     let disabled = ErrorClass::Refused {
         reason: RevokeReason::Disabled,
         at_once: true,
@@ -180,26 +180,29 @@ async fn a_disabled_key_opens_and_mints_nothing() {
     assert!(matches!(&refused, KekError::Kms { source, .. } if source.class == disabled));
     assert!(world.documents().is_empty(), "nothing was put");
     world.kms.set_state(KeyState::Enabled).unwrap();
-    ring.activate(TENANT).await.unwrap();
-    ring.probe(TENANT).await.unwrap();
+    ring.activate(TENANT, LOWEST).await.unwrap();
+    ring.probe(TENANT, LOWEST).await.unwrap();
     world.kms.set_state(KeyState::Disabled).unwrap();
-    assert!(ring.probe(TENANT).await.is_err(), "K1: a real decrypt");
-    assert!(world.ring().activate(TENANT).await.is_err());
+    assert!(
+        ring.probe(TENANT, LOWEST).await.is_err(),
+        "K1: a real decrypt"
+    );
+    assert!(world.ring().activate(TENANT, LOWEST).await.is_err());
 }
 
 #[tokio::test]
 async fn a_fence_empties_memory_and_the_next_version_is_new() {
     let world = World::new();
     let (ring, other) = (world.ring(), world.ring());
-    let old = ring.activate(TENANT).await.unwrap();
-    other.activate(TENANT).await.unwrap();
+    let old = ring.activate(TENANT, LOWEST).await.unwrap();
+    other.activate(TENANT, LOWEST).await.unwrap();
     ring.fence(TENANT);
     other.fence(TENANT);
     assert!(ring.active(TENANT).is_none());
-    let new = ring.activate(TENANT).await.unwrap();
+    let new = ring.activate(TENANT, LOWEST).await.unwrap();
     assert_eq!(new.version, KekVersion(2), "K8");
     assert!(new.id == old.id && !same_key(&old, &new));
-    let met = other.activate(TENANT).await.unwrap();
+    let met = other.activate(TENANT, LOWEST).await.unwrap();
     assert_eq!(
         met.version,
         KekVersion(2),
@@ -213,14 +216,14 @@ async fn a_fence_empties_memory_and_the_next_version_is_new() {
 #[tokio::test]
 async fn a_keymanager_that_began_during_a_revocation_makes_a_new_version_too() {
     let world = World::new();
-    world.ring().activate(TENANT).await.unwrap();
+    world.ring().activate(TENANT, LOWEST).await.unwrap();
     world.kms.set_state(KeyState::Disabled).unwrap();
     let ring = world.ring();
-    assert!(ring.probe(TENANT).await.is_err());
+    assert!(ring.probe(TENANT, LOWEST).await.is_err());
     ring.fence(TENANT);
-    assert!(ring.probe(TENANT).await.is_err(), "still disabled");
+    assert!(ring.probe(TENANT, LOWEST).await.is_err(), "still disabled");
     world.kms.set_state(KeyState::Enabled).unwrap();
-    ring.probe(TENANT).await.unwrap();
+    ring.probe(TENANT, LOWEST).await.unwrap();
     let new = ring.active(TENANT).unwrap();
     assert_eq!(new.version, KekVersion(2), "K8");
     assert_eq!(world.documents().len(), 2);
@@ -230,9 +233,9 @@ async fn a_keymanager_that_began_during_a_revocation_makes_a_new_version_too() {
 async fn versions_that_are_too_low_are_refused() {
     let world = World::new();
     let ring = world.ring();
-    ring.activate(TENANT).await.unwrap();
+    ring.activate(TENANT, LOWEST).await.unwrap();
     ring.fence(TENANT);
-    ring.activate(TENANT).await.unwrap();
+    ring.activate(TENANT, LOWEST).await.unwrap();
     let refused = ring.get(TENANT, KekVersion(1), KekVersion(2)).await;
     assert!(matches!(refused, Err(KekError::TooLow { .. })), "K10");
     let refused = ring.get(TENANT, KekVersion(3), LOWEST).await;
@@ -243,14 +246,14 @@ async fn versions_that_are_too_low_are_refused() {
         .into_iter()
         .find(|path| path.to_string_lossy().contains("kek-2-"));
     std::fs::remove_file(newest.unwrap()).unwrap();
-    let refused = ring.activate(TENANT).await;
+    let refused = ring.activate(TENANT, LOWEST).await;
     assert!(matches!(refused, Err(KekError::TooLow { .. })), "K10");
 }
 
 #[tokio::test]
 async fn a_damaged_document_is_named() {
     let world = World::new();
-    world.ring().activate(TENANT).await.unwrap();
+    world.ring().activate(TENANT, LOWEST).await.unwrap();
     let [path] = world.documents().try_into().unwrap();
     let name = path.file_name().unwrap().to_str().unwrap();
     let good = std::fs::read_to_string(&path).unwrap();
@@ -263,7 +266,7 @@ async fn a_damaged_document_is_named() {
     for damaged in [&good[..good.len() / 2], "", &flipped, &other, &later] {
         assert_ne!(damaged, good);
         std::fs::write(&path, damaged).unwrap();
-        let refused = world.ring().activate(TENANT).await.err().unwrap();
+        let refused = world.ring().activate(TENANT, LOWEST).await.err().unwrap();
         assert!(
             matches!(
                 refused,
@@ -273,4 +276,44 @@ async fn a_damaged_document_is_named() {
         );
         assert!(refused.to_string().contains(name), "{refused}");
     }
+}
+
+#[tokio::test]
+async fn a_raised_lowest_version_mints_nothing_below_it() {
+    let world = World::new();
+    let old = world.ring().activate(TENANT, LOWEST).await.unwrap();
+    let (lowest, ring) = (KekVersion(5), world.ring());
+    let new = ring.activate(TENANT, lowest).await.unwrap();
+    assert_eq!((new.version, new.id), (lowest, old.id), "K10");
+    assert!(ring.get(TENANT, new.version, lowest).await.is_ok());
+    let again = ring.activate(TENANT, lowest).await.unwrap();
+    assert_eq!(again.version, lowest, "once");
+}
+
+#[tokio::test]
+async fn a_canary_that_was_wrapped_anew_is_read_again_once_it_does_not_open() {
+    let world = World::new();
+    let ring = world.ring();
+    ring.activate(TENANT, LOWEST).await.unwrap();
+    let [path] = world.documents().try_into().unwrap();
+    let good = std::fs::read_to_string(&path).unwrap();
+    // What opened does no longer: as if its master key's version were destroyed.
+    let kms = world.directory.path().join("kms");
+    let key = std::fs::read(kms.join("1.key")).unwrap();
+    std::fs::write(kms.join("1.key"), [7; 32]).unwrap();
+    let refused = ring.probe(TENANT, LOWEST).await.err().unwrap();
+    assert!(matches!(refused, KekError::DoesNotOpen { .. }), "{refused}");
+    // A second wrap of the same version, under another version of the master key.
+    std::fs::write(kms.join("2.key"), key).unwrap();
+    let at = good.find("\"wrapped\": \"").unwrap() + 12;
+    let mut anew = good.clone();
+    anew.replace_range(at..at + 8, "02000000");
+    let series = Cell::new("c1").unwrap().kek(TENANT, KekVersion(1));
+    let name = series.name(2);
+    world
+        .bucket
+        .put_if_absent(&name, anew.into())
+        .await
+        .unwrap();
+    ring.probe(TENANT, LOWEST).await.unwrap();
 }

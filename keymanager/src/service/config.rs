@@ -8,6 +8,7 @@ use anyhow::Context;
 use ids::{KekVersion, TenantId};
 use serde::Deserialize;
 use service::listen::Listen;
+use service::token::Verifier;
 use store::names::Cell;
 use store::{Bucket, BucketConfig};
 
@@ -17,6 +18,7 @@ use crate::kms::Kms;
 use crate::kms::aws::{AwsKey, AwsKms};
 use crate::kms::local::LocalKms;
 use crate::ledger::Ledger;
+use crate::request::Requests;
 use crate::timings::Timings;
 
 /// The configuration file.
@@ -27,6 +29,9 @@ pub struct Config {
     pub listen: Listen,
     /// The directory of `ca.pem`, `cert.pem` and `key.pem`. Without it only this machine can ask.
     pub identity: Option<PathBuf>,
+    /// The public key of tokens. With it nodes have to show one that allows the tenant (K4), and
+    /// operators one of the scope `admin` (K7); without it who reaches this process is believed.
+    pub token_key: Option<PathBuf>,
     /// Where the KEK documents are.
     pub bucket: BucketConfig,
     /// The cell there.
@@ -106,14 +111,12 @@ impl Config {
             let (provider, kms) = tenant.kms(&timings).await?;
             let documents = KekDocuments::new(bucket.clone(), cell.clone(), kms, provider);
             let ring = KekRing::new(documents);
-            tenants.push(Tenant::new(
-                tenant.id,
-                tenant.lowest_kek,
-                ring,
-                timings.clone(),
-            ));
+            let (id, lowest) = (tenant.id, tenant.lowest_kek);
+            let requests = Requests::new(bucket.clone(), &cell, id);
+            tenants.push(Tenant::new(id, lowest, ring, requests, timings.clone()));
         }
-        Ok(Keymanager::new(tenants, ledger))
+        let verifier = self.token_key.as_ref().map(Verifier::load).transpose()?;
+        Ok(Keymanager::new(tenants, ledger, verifier))
     }
 }
 

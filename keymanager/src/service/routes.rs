@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::Grade;
 use api::keys::{
-    Acquire, DekBytes, KeyErrorKind, Lease, LeaseAnswer, LeaseId, MAX_MINT, MAX_UNWRAP, MintBatch,
-    PATH_ACQUIRE, PATH_MINT, PATH_RENEW, PATH_UNWRAP, TenantState, UnwrapBatch, encode_minted,
-    encode_unwrapped,
+    Acquire, DekBytes, FenceDone, KeyErrorKind, Lease, LeaseAnswer, LeaseId, MAX_MINT, MAX_UNWRAP,
+    MintBatch, PATH_ACQUIRE, PATH_FENCE_DONE, PATH_MINT, PATH_RENEW, PATH_UNWRAP, PATH_WATCH,
+    TenantState, UnwrapBatch, Wanted, Watch, WatchAnswer, encode_minted, encode_unwrapped,
 };
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::IntoResponse;
 use axum::routing::post;
@@ -22,21 +24,26 @@ use serde::Serialize;
 use service::clock;
 use service::entropy::OsEntropy;
 use service::http::ApiError;
+use service::token::Scope;
 
-use super::{Keymanager, Tenant};
+use super::{Keymanager, Tenant, unix_ms};
 use crate::kek::{KekError, Opened};
 
 type Shared = State<Arc<Keymanager>>;
 
+/// How long a [`Watch`] waits: shorter than a client's patience.
+const WATCH: Duration = Duration::from_secs(20);
+
 /// The routes for nodes.
-pub fn router(keymanager: Arc<Keymanager>) -> Router {
+pub(super) fn router() -> Router<Arc<Keymanager>> {
     Router::new()
         // Any keymanager renews what another one granted, so the two are one (K3).
         .route(PATH_ACQUIRE, post(lease))
         .route(PATH_RENEW, post(lease))
         .route(PATH_UNWRAP, post(unwrap))
         .route(PATH_MINT, post(mint))
-        .with_state(keymanager)
+        .route(PATH_WATCH, post(watch))
+        .route(PATH_FENCE_DONE, post(fence_done))
 }
 
 /// One audit record per batch (K4).
@@ -64,16 +71,20 @@ struct Leased {
 
 async fn lease(
     State(keymanager): Shared,
+    headers: HeaderMap,
     Json(request): Json<Acquire>,
 ) -> Result<Json<LeaseAnswer>, ApiError> {
-    let leases: Vec<Lease> = request
-        .tenants
-        .iter()
-        .map(|wanted| match keymanager.tenants.get(&wanted.tenant) {
-            Some(tenant) => tenant.lease(request.node, wanted),
-            None => unknown(wanted.tenant),
-        })
-        .collect();
+    for wanted in &request.tenants {
+        keymanager.authorize(&headers, Scope::Tenant, Some(wanted.tenant))?;
+    }
+    let grants =
+        request.tenants.iter().map(
+            async |wanted| match keymanager.tenants.get(&wanted.tenant) {
+                Some(tenant) => keymanager.grant(tenant, request.node, wanted).await,
+                None => unknown(wanted.tenant),
+            },
+        );
+    let leases: Vec<Lease> = futures_util::future::join_all(grants).await;
     let (granted, withheld): (Vec<_>, Vec<_>) = leases.iter().partition(|l| l.lease.is_some());
     let tenants = |leases: Vec<&Lease>| leases.iter().map(|l| l.tenant).collect();
     let record = Leased {
@@ -93,8 +104,10 @@ async fn lease(
 
 async fn unwrap(
     State(keymanager): Shared,
+    headers: HeaderMap,
     Json(request): Json<UnwrapBatch>,
 ) -> Result<impl IntoResponse, ApiError> {
+    keymanager.authorize(&headers, Scope::Tenant, Some(request.tenant))?;
     let asked = request.slots.len();
     limit(asked, MAX_UNWRAP)?;
     let claim = Claim {
@@ -113,8 +126,10 @@ async fn unwrap(
 
 async fn mint(
     State(keymanager): Shared,
+    headers: HeaderMap,
     Json(request): Json<MintBatch>,
 ) -> Result<impl IntoResponse, ApiError> {
+    keymanager.authorize(&headers, Scope::Tenant, Some(request.tenant))?;
     let asked = usize::try_from(request.count).unwrap_or(usize::MAX);
     limit(asked, usize::try_from(MAX_MINT).unwrap_or(usize::MAX))?;
     let claim = Claim {
@@ -133,6 +148,49 @@ async fn mint(
     Ok(binary(encode_minted(&keys)))
 }
 
+async fn watch(
+    State(keymanager): Shared,
+    headers: HeaderMap,
+    Json(request): Json<Watch>,
+) -> Json<WatchAnswer> {
+    let allowed = |tenant| {
+        let asked = keymanager.authorize(&headers, Scope::Tenant, Some(tenant));
+        asked.is_ok()
+    };
+    let waited = keymanager.fences.wait(request.after, WATCH, allowed);
+    Json(waited.await)
+}
+
+async fn fence_done(
+    State(keymanager): Shared,
+    headers: HeaderMap,
+    Json(done): Json<FenceDone>,
+) -> Result<(), ApiError> {
+    keymanager.authorize(&headers, Scope::Tenant, Some(done.tenant))?;
+    let Some(tenant) = keymanager.tenants.get(&done.tenant) else {
+        return Err(ApiError::new(
+            Grade::FixRequest,
+            KeyErrorKind::UnknownTenant,
+        ));
+    };
+    tenant.drained(done.node, done.epoch, done.took_ms);
+    let record = Drained {
+        at_ms: unix_ms(),
+        what: "fence_done",
+        done,
+    };
+    keymanager.record(record).await
+}
+
+/// The measured end of a fence on one node (K4).
+#[derive(Serialize)]
+struct Drained {
+    at_ms: u64,
+    what: &'static str,
+    #[serde(flatten)]
+    done: FenceDone,
+}
+
 /// Who asks for keys, and on which ground.
 struct Claim {
     what: &'static str,
@@ -143,6 +201,20 @@ struct Claim {
 }
 
 impl Keymanager {
+    /// One lease, on the strength of the newest request about the tenant (K7): a node that holds
+    /// none has it read anew, a renewal takes one that is a little old.
+    async fn grant(self: &Arc<Self>, tenant: &Tenant, node: NodeId, wanted: &Wanted) -> Lease {
+        let now = clock::boottime();
+        let since = if tenant.runs(node) {
+            now.saturating_sub(tenant.readings())
+        } else {
+            now
+        };
+        tenant.read_requests(since).await;
+        self.announce(tenant).await;
+        tenant.lease(node, wanted, since)
+    }
+
     async fn admit(self: &Arc<Self>, claim: &Claim) -> Result<&Tenant, ApiError> {
         let admitted = self
             .tenants

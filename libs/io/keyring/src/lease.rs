@@ -13,6 +13,7 @@ use service::entropy::OsEntropy;
 use tokio::sync::watch;
 
 use crate::KeyError;
+use crate::held::{Counted, Held};
 use crate::remote::Remote;
 
 /// Above this number of cached keys, those that nobody holds are dropped.
@@ -40,6 +41,9 @@ pub(crate) struct Lease {
     epoch: u64,
     /// Milliseconds of BOOTTIME (K2).
     deadline_ms: AtomicU64,
+    /// The same for those who wait on it; moved to the present by a fence.
+    deadline: watch::Sender<Duration>,
+    held: Arc<Held>,
     /// Why it is over, once it is.
     closed: watch::Sender<Option<KeyError>>,
     running: watch::Sender<u64>,
@@ -48,11 +52,19 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    pub(crate) fn new(tenant: TenantId, epoch: u64, deadline_ms: u64, source: Source) -> Self {
+    pub(crate) fn new(
+        tenant: TenantId,
+        epoch: u64,
+        deadline_ms: u64,
+        source: Source,
+        held: Arc<Held>,
+    ) -> Self {
         Self {
             tenant,
             epoch,
             deadline_ms: AtomicU64::new(deadline_ms),
+            deadline: watch::Sender::new(Duration::from_millis(deadline_ms)),
+            held,
             closed: watch::Sender::new(None),
             running: watch::Sender::new(0),
             source,
@@ -80,6 +92,10 @@ impl Lease {
         self.deadline_ms.load(Ordering::Acquire)
     }
 
+    pub(crate) fn held(&self) -> &Arc<Held> {
+        &self.held
+    }
+
     pub(crate) fn source(&self) -> &Source {
         &self.source
     }
@@ -87,9 +103,21 @@ impl Lease {
     /// Moves the end of a lease that still runs; one that ended stays over, and `false` says so.
     pub(crate) fn renew(&self, deadline_ms: u64) -> bool {
         let moved = |end| (now_ms() < end).then_some(deadline_ms);
-        self.deadline_ms
+        let renewed = self
+            .deadline_ms
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, moved)
-            .is_ok()
+            .is_ok();
+        // Under the lock of the watch, so that no renewal goes past a fence (K6).
+        if renewed {
+            self.deadline.send_if_modified(|deadline| {
+                let open = self.closed.borrow().is_none();
+                if open {
+                    *deadline = Duration::from_millis(deadline_ms);
+                }
+                open
+            });
+        }
+        renewed
     }
 
     /// K6: the flag first, then the drain of at most `drain`, then no key is left in memory.
@@ -98,6 +126,12 @@ impl Lease {
             let first = closed.is_none();
             closed.get_or_insert(why);
             first
+        });
+        self.deadline.send_if_modified(|deadline| {
+            let now = boottime();
+            let sooner = now < *deadline;
+            *deadline = now.min(*deadline);
+            sooner
         });
         let mut running = self.running.subscribe();
         // Both the end of the drain and its timeout lead to the same next step.
@@ -128,7 +162,7 @@ impl Lease {
         }
     }
 
-    fn hold(self: &Arc<Self>, slot: &WrapSlot, dek: Dek) -> Result<Arc<LeasedDek>, KeyError> {
+    fn hold(self: &Arc<Self>, slot: &WrapSlot, dek: Counted) -> Result<Arc<LeasedDek>, KeyError> {
         let held = Arc::new(LeasedDek {
             lease: Arc::clone(self),
             dek: RwLock::new(Some(dek)),
@@ -176,6 +210,19 @@ impl TenantKeys {
         self.lease.check()
     }
 
+    /// How long the lease still runs, on BOOTTIME; zero once it is over (K2).
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.lease.deadline.borrow().saturating_sub(boottime())
+    }
+
+    /// The BOOTTIME at which the lease ends, as it is now and after every renewal; a fence moves
+    /// it to the present. For watchdogs, which have to act without being asked (K6).
+    #[must_use]
+    pub fn deadline(&self) -> watch::Receiver<Duration> {
+        self.lease.deadline.subscribe()
+    }
+
     /// Begins an operation for whose end a fence waits, up to its drain time (K6).
     ///
     /// # Errors
@@ -198,7 +245,10 @@ impl TenantKeys {
         let lease = &self.lease;
         lease.check()?;
         let (dek, slot) = match &lease.source {
-            Source::Fixed(kek) => mint_fixed(kek, lease.tenant),
+            Source::Fixed(kek) => {
+                let (dek, slot) = mint_fixed(kek, lease.tenant);
+                (lease.held.count(dek), slot)
+            }
             Source::Remote(remote) => remote.mint(lease).await?,
         };
         Ok((lease.hold(&slot, dek)?, slot))
@@ -235,7 +285,7 @@ impl TenantKeys {
             let wanted: Vec<WrapSlot> = batch.iter().map(|i| slots[*i].clone()).collect();
             let deks = lease.unwrap(&wanted).await?;
             for ((i, slot), dek) in batch.iter().zip(&wanted).zip(deks) {
-                opened[*i] = Some(dek.and_then(|dek| lease.hold(slot, dek)));
+                opened[*i] = Some(dek.and_then(|dek| lease.hold(slot, lease.held.count(dek))));
             }
         }
         Ok(opened.into_iter().flatten().collect())
@@ -289,7 +339,7 @@ impl Drop for Operation {
 /// A data key that can be used only while its lease runs.
 pub struct LeasedDek {
     lease: Arc<Lease>,
-    dek: RwLock<Option<Dek>>,
+    dek: RwLock<Option<Counted>>,
 }
 
 impl LeasedDek {
@@ -301,7 +351,7 @@ impl LeasedDek {
         let dek = self.dek.read().unwrap_or_else(PoisonError::into_inner);
         self.lease.check()?;
         match dek.as_ref() {
-            Some(dek) => Ok(use_key(dek)),
+            Some(counted) => Ok(use_key(&counted.dek)),
             None => Err(KeyError::LeaseEnded {
                 tenant: self.lease.tenant,
             }),
@@ -317,7 +367,7 @@ impl LeasedDek {
     }
 
     fn wipe(&self) {
-        // `Dek` is wiped by its drop.
+        // Wiped by its drop.
         *self.dek.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }

@@ -1,13 +1,15 @@
 //! Data keys under lease: a node opens and mints keys only while its lease runs, and a fence
 //! takes all of them away (KEYS rules K2, K5, K6).
 //!
-//! [`Keyring::connect`] asks keymanagers; [`Keyring::fixed`] holds one KEK itself, for tests. This
-//! version learns of a fence by its next renewal: it does not watch for pushes yet.
+//! [`Keyring::connect`] asks keymanagers, renews, and listens to all of them for fences;
+//! [`Keyring::fixed`] holds one KEK itself, for tests.
 
 mod error;
+mod held;
 mod lease;
 mod remote;
 mod ring;
+mod watch;
 
 pub use error::KeyError;
 pub use lease::{LeasedDek, Operation, TenantKeys};

@@ -6,15 +6,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api::keys::{
-    Acquire, KeyErrorKind, Lease as Answer, LeaseAnswer, LeaseId, MintBatch, PATH_ACQUIRE,
-    PATH_MINT, PATH_RENEW, PATH_UNWRAP, TenantState, UnwrapBatch, Wanted, decode_minted,
-    decode_unwrapped,
+    Acquire, Fence, KeyErrorKind, Lease as Answer, LeaseAnswer, LeaseId, MintBatch, PATH_ACQUIRE,
+    PATH_MINT, PATH_RENEW, PATH_UNWRAP, RevokeReason, TenantState, UnwrapBatch, Wanted,
+    decode_minted, decode_unwrapped,
 };
 use api::{Client, ClientError};
 use ids::{Generation, KekVersion, NodeId, TenantId, WrapSlot};
 use sealed::Dek;
 
 use crate::KeyError;
+use crate::held::Counted;
 use crate::lease::{Lease, Source, lock, now_ms};
 
 /// Keys minted ahead.
@@ -69,7 +70,7 @@ impl std::fmt::Debug for KeyringConfig {
 
 /// The clients of a process.
 pub(crate) struct Connection {
-    servers: Vec<Client>,
+    pub(crate) servers: Vec<Client>,
     pub(crate) config: KeyringConfig,
     seqno: AtomicU64,
     /// The keymanager that granted last: the first to be asked.
@@ -90,7 +91,7 @@ pub(crate) struct Grant {
 pub(crate) struct Remote {
     connection: Arc<Connection>,
     grant: Mutex<Grant>,
-    pool: Mutex<Vec<(Dek, WrapSlot)>>,
+    pool: Mutex<Vec<(Counted, WrapSlot)>>,
 }
 
 impl Connection {
@@ -109,6 +110,11 @@ impl Connection {
             preferred: AtomicUsize::new(0),
             config,
         })
+    }
+
+    /// Asks `server` first from now on: it knows of a fence that others may not have heard of yet.
+    pub(crate) fn prefer(&self, server: usize) {
+        self.preferred.store(server, Ordering::Relaxed);
     }
 
     /// The first grant of a keymanager whose KMS answers. A revocation that one of them knows
@@ -205,6 +211,17 @@ impl Remote {
         lock(&self.pool).clear();
     }
 
+    /// Whether a fence that keymanager `server` has decided ends this lease. A refusal counts
+    /// whoever heard it; an outage beyond its grace is one of that keymanager alone (K3), whose
+    /// epochs tell whether the lease is of the time before.
+    pub(crate) fn is_ended_by(&self, server: usize, fence: &Fence) -> bool {
+        let grant = *lock(&self.grant);
+        if grant.server == server {
+            return grant.epoch < fence.epoch;
+        }
+        fence.reason != RevokeReason::GraceEnded
+    }
+
     /// One renewal of `lease`.
     ///
     /// # Errors
@@ -228,7 +245,7 @@ impl Remote {
         }
     }
 
-    pub(crate) async fn mint(&self, lease: &Lease) -> Result<(Dek, WrapSlot), KeyError> {
+    pub(crate) async fn mint(&self, lease: &Lease) -> Result<(Counted, WrapSlot), KeyError> {
         if let Some(ready) = lock(&self.pool).pop() {
             return Ok(ready);
         }
@@ -244,7 +261,7 @@ impl Remote {
         let minted = decode_minted(&body).map_err(|error| unreachable(tenant, error))?;
         let mut keys = minted
             .into_iter()
-            .map(|(dek, slot)| (Dek::from_bytes(*dek.expose()), slot));
+            .map(|(dek, slot)| (lease.held().count(Dek::from_bytes(*dek.expose())), slot));
         let first = keys
             .next()
             .ok_or_else(|| unreachable(tenant, "no key in the answer"))?;

@@ -1,17 +1,19 @@
 //! The keyring of a process: one live lease per tenant.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use api::ClientError;
 use api::keys::RevokeReason;
 use ids::TenantId;
 use sealed::Kek;
+use tokio::task::JoinHandle;
 
-use crate::KeyError;
+use crate::held::Held;
 use crate::lease::{Lease, Source, TenantKeys, lock};
 use crate::remote::{Connection, KeyringConfig, acquire, keep};
+use crate::{KeyError, watch};
 
 /// The times of a fixed keyring.
 #[derive(Debug, Clone)]
@@ -32,10 +34,10 @@ impl Default for FixedConfig {
 }
 
 #[derive(Default)]
-struct Tenant {
+pub(crate) struct Tenant {
     epoch: u64,
     revoked: Option<RevokeReason>,
-    lease: Option<Arc<Lease>>,
+    pub(crate) lease: Option<Arc<Lease>>,
     /// Held while a lease is asked for: one request, however many wait for it.
     flight: Arc<tokio::sync::Mutex<()>>,
 }
@@ -57,7 +59,20 @@ enum Origin {
 /// The keys of all tenants that this process serves.
 pub struct Keyring {
     origin: Origin,
-    tenants: Mutex<HashMap<TenantId, Tenant>>,
+    tenants: Arc<Tenants>,
+    held: Arc<Held>,
+    /// One task per keymanager, which listens for fences; they begin with the first lease.
+    watchers: OnceLock<Vec<JoinHandle<()>>>,
+}
+
+pub(crate) type Tenants = Mutex<HashMap<TenantId, Tenant>>;
+
+impl Drop for Keyring {
+    fn drop(&mut self) {
+        for watcher in self.watchers.get().into_iter().flatten() {
+            watcher.abort();
+        }
+    }
 }
 
 impl Keyring {
@@ -75,8 +90,16 @@ impl Keyring {
                 kek: Arc::new(Kek::from_bytes(kek)),
                 config,
             },
-            tenants: Mutex::new(HashMap::new()),
+            tenants: Arc::default(),
+            held: Arc::default(),
+            watchers: OnceLock::new(),
         }
+    }
+
+    /// How many data keys are in memory and not wiped; after a fence 0, once it has drained.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.now()
     }
 
     /// A keyring that has its keys from keymanagers. None of them is asked yet.
@@ -86,7 +109,9 @@ impl Keyring {
     pub fn connect(config: KeyringConfig) -> Result<Self, ClientError> {
         Ok(Self {
             origin: Origin::Remote(Arc::new(Connection::new(config)?)),
-            tenants: Mutex::new(HashMap::new()),
+            tenants: Arc::default(),
+            held: Arc::default(),
+            watchers: OnceLock::new(),
         })
     }
 
@@ -106,6 +131,7 @@ impl Keyring {
             }
             entry.epoch
         };
+        let held = Arc::clone(&self.held);
         let lease = match &self.origin {
             Origin::Fixed { kek, config } => {
                 let deadline = config.lease.map_or(u64::MAX, |length| {
@@ -113,12 +139,20 @@ impl Keyring {
                     u64::try_from(end.as_millis()).unwrap_or(u64::MAX)
                 });
                 let source = Source::Fixed(Arc::clone(kek));
-                Arc::new(Lease::new(tenant, epoch, deadline, source))
+                Arc::new(Lease::new(tenant, epoch, deadline, source, held))
             }
             Origin::Remote(connection) => {
+                self.watchers
+                    .get_or_init(|| watch::begin(connection, &self.tenants));
                 let (grant, remote) = acquire(connection, tenant).await?;
                 let source = Source::Remote(remote);
-                Arc::new(Lease::new(tenant, grant.epoch, grant.deadline_ms, source))
+                Arc::new(Lease::new(
+                    tenant,
+                    grant.epoch,
+                    grant.deadline_ms,
+                    source,
+                    held,
+                ))
             }
         };
         let mut tenants = lock(&self.tenants);
@@ -185,6 +219,7 @@ mod tests {
             .open(&slot)
             .await
             .unwrap();
+        assert_eq!(ring.held(), 1, "one object per slot");
         let bytes = minted.with(|dek| *dek.expose()).unwrap();
         assert_eq!(opened.with(|dek| *dek.expose()).unwrap(), bytes);
         let other = ring.tenant(TenantId([8; 16])).await.unwrap();
@@ -199,7 +234,11 @@ mod tests {
         let ring = quick();
         let keys = ring.tenant(TENANT).await.unwrap();
         let (dek, slot) = keys.mint().await.unwrap();
+        let deadline = keys.deadline();
+        assert!(ring.held() == 1 && keys.remaining() > Duration::from_secs(60));
         ring.fence(TENANT, DISABLED).await;
+        assert_eq!((ring.held(), keys.remaining()), (0, Duration::ZERO), "K6");
+        assert!(*deadline.borrow() <= service::clock::boottime());
         let revoked = KeyError::Revoked {
             tenant: TENANT,
             reason: DISABLED,
