@@ -25,6 +25,8 @@ pub(crate) enum IngestError {
 /// Why a record is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Reason {
+    #[error("changes of such pages are not supported yet")]
+    NoRedo,
     #[error("tablespaces are not supported: {0} is one")]
     Tablespace(u32),
     #[error("track_commit_timestamp is not supported yet")]

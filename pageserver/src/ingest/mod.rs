@@ -20,8 +20,8 @@ use ids::{Fork, KeyKind, Lsn};
 use pg::PgMajor;
 use pg::control::CheckPoint;
 use pg::rmgr::{Payload, TablespaceRecord};
-use pg::wal::Record;
-use redo::vm;
+use pg::wal::{Record, rmgr};
+use redo::{Fault, vm};
 
 pub(crate) use changes::{Changes, CopyDatabase, IngestError, Reason};
 pub(crate) use directory::Directory;
@@ -114,6 +114,7 @@ impl Ingest {
 
     fn blocks(&mut self, record: &Record, bytes: &Bytes, out: &mut Changes) -> Result<(), Reason> {
         for (index, block) in record.blocks.iter().enumerate() {
+            self.check_redo(record, index)?;
             let will_init = redo::will_init(record, index);
             let directory = &mut self.directory;
             directory.reach(block.rel, block.blkno, will_init, out)?;
@@ -134,6 +135,22 @@ impl Ingest {
             }
         }
         Ok(())
+    }
+
+    /// Whether the pages of such a record can be made when they are asked for. Redo is tried on a
+    /// page of zeros where it is not known to: other faults there say nothing.
+    fn check_redo(&self, record: &Record, index: usize) -> Result<(), Reason> {
+        if matches!(
+            record.rmid,
+            rmgr::HEAP | rmgr::HEAP2 | rmgr::BTREE | rmgr::XLOG
+        ) {
+            return Ok(());
+        }
+        let tried = redo::apply(self.version, record, index, &mut pg::page::zeroed());
+        match tried.map_err(|error| error.fault) {
+            Err(Fault::Unsupported) => Err(Reason::NoRedo),
+            _ => Ok(()),
+        }
     }
 
     fn payload(

@@ -79,6 +79,7 @@ async fn hold_to_stock(full_page_writes: bool, cuts: usize) {
     let begun = IngestStream::new(Arc::clone(&timeline)).await.unwrap();
     throw_damage(begun.ingest().clone(), &records);
     feed(&timeline, &wal[..(end - start) as usize]).await;
+    timeline.flush().await.unwrap(); let zz = crate::compact::CompactConfig { image_bytes: 4 << 20, ..Default::default() }; crate::compact::compact(&timeline, zz).await.unwrap();
     let mut random = Random(SEED);
     let mut cuts: Vec<_> = records
         .chunks(records.len().div_ceil(cuts))
