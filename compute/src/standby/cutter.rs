@@ -41,10 +41,10 @@ impl Cutter {
         self.decoder.feed(&wal);
         let arrived = self.decoder.position();
         // Only the last record can end above what has arrived, by its padding or as a switch.
-        let mut whole = self.begin.max(self.end.min(arrived));
-        if self.end > arrived {
-            whole = self.begin;
-        }
+        let mut whole = match self.end <= arrived {
+            true => self.end,
+            false => self.begin,
+        };
         while let Some((_, end, _)) = self.decoder.next()? {
             self.end = end;
             if end <= arrived {
