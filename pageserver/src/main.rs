@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 use pageserver::config::Config;
@@ -24,6 +25,9 @@ struct Arguments {
     config: PathBuf,
 }
 
+/// For the last flush, and for requests that are under way.
+const STOP: Duration = Duration::from_secs(60);
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
@@ -33,6 +37,13 @@ async fn main() -> anyhow::Result<()> {
     let keyring = Arc::new(config.keyring()?);
     let shutdown = Shutdown::on_signals()?;
     Server::start(&config, keyring, &shutdown).await?;
-    shutdown.finished().await;
+    shutdown.requested().await;
+    // A request that does not end, an upload that stands still, must not hold up the end.
+    if tokio::time::timeout(STOP, shutdown.finished())
+        .await
+        .is_err()
+    {
+        tracing::warn!("ends although something still runs");
+    }
     Ok(())
 }

@@ -301,6 +301,30 @@ async fn a_timeline_that_another_node_attached_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_was_set_back_is_not_served_by_who_knows_better() {
+    let directory = directory();
+    let data = initdb(directory.path());
+    let world = World::start(directory.path(), "node").await;
+    world.import(&data).await;
+    world.stop().await;
+    let manifests = format!("bucket/cells/test/tenants/{TENANT}/timelines/{MAIN}");
+    // The first name is the newest.
+    let newest = format!("rm \"$(ls -d {manifests}/manifest-* | head -1)\"");
+    sh(directory.path(), &newest, false);
+    let world = World::start(directory.path(), "node").await;
+    let mut grade = None;
+    for _ in 0..100 {
+        grade = world.status(MAIN).await.err().map(|e| e.grade());
+        if grade == Some(Grade::DataDamaged) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(grade, Some(Grade::DataDamaged));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_opens_its_own_tenant_and_nothing_else() {
     use service::token::{Claims, Scope, Signer};
     let directory = directory();

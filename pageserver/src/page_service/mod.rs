@@ -129,5 +129,5 @@ impl Connection {
 }
 
 fn parse<T: FromStr<Err: std::fmt::Display>>(word: &str) -> Result<T, Refusal> {
-    word.parse().map_err(|e| Refusal::syntax(e))
+    word.parse().map_err(Refusal::syntax)
 }

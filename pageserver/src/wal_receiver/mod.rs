@@ -67,7 +67,7 @@ enum StreamEnd {
 pub(crate) async fn run(attached: Arc<Attached>, node: Arc<Node>) {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     let mut safekeepers = attached.safekeepers.subscribe();
-    let (mut ingest, mut turn) = (None, 0_usize);
+    let (mut ingest, mut turn, mut said) = (None, 0_usize, String::new());
     loop {
         let members = safekeepers.borrow_and_update().members.clone();
         if members.is_empty() {
@@ -114,7 +114,12 @@ pub(crate) async fn run(attached: Arc<Attached>, node: Arc<Node>) {
                 turn = next;
             }
             error => {
-                tracing::warn!(%timeline, %error, "a stream of WAL ended");
+                let error = error.to_string();
+                // A timeline whose WAL nobody has yet is asked for every few seconds.
+                if said != error {
+                    tracing::warn!(%timeline, error, "a stream of WAL ended");
+                }
+                said = error;
                 turn = turn.wrapping_add(1);
                 tokio::time::sleep(backoff.next()).await;
             }
