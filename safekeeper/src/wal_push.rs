@@ -71,6 +71,7 @@ impl Handler for Connection {
         let admitted = self.gate.admit(password, tenant);
         self.allowed = admitted.map_err(|e| QueryError::refused(DENIED, e))?;
         let name = startup.parameters.get("application_name");
+        let name = name.or_else(|| startup.options.get("application_name"));
         self.name = name.cloned().unwrap_or_default();
         Ok(())
     }

@@ -163,3 +163,26 @@ impl From<Ended> for QueryError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// T4: a full disk is survived, a sync that failed is not.
+    #[test]
+    fn only_a_failed_sync_breaks_a_timeline() {
+        let disk = |unsynced| DiskError {
+            what: "append to",
+            path: PathBuf::from("log"),
+            unsynced,
+            source: std::io::ErrorKind::StorageFull.into(),
+        };
+        let ended = |unsynced| TimelineError::Write(WriteError::Disk(disk(unsynced))).ended();
+        assert!(matches!(ended(true), Ended::Broken(_)));
+        assert!(matches!(ended(false), Ended::Failed(_)));
+        let opened = TimelineError::Open(OpenError::Disk(disk(true))).ended();
+        assert!(matches!(opened, Ended::Broken(_)));
+    }
+}

@@ -117,10 +117,18 @@ impl Task {
                     self.message(message, answer, &mut batch).await?;
                 }
                 Request::Read(range, answer) => {
-                    self.finish(&mut batch, publish).await?;
-                    self.answer_read(range, answer).await?;
+                    let read = self.read(range).await;
+                    if matches!(read, Err(TimelineError::Read(ReadError::Damaged { .. }))) {
+                        // A5: before anybody hears of it.
+                        self.finish(&mut batch, publish).await?;
+                        self.doubt().await?;
+                    }
+                    // The reader may be gone.
+                    drop(answer.send(read));
                 }
                 Request::BackedUp(lsn, answer) => {
+                    // T1: what is stored here must not overtake the batch.
+                    self.finish(&mut batch, publish).await?;
                     self.progress.backup = self.progress.backup.max(lsn);
                     self.store_commit().await?;
                     self.trim().await?;
@@ -167,22 +175,6 @@ impl Task {
             // Answered with the term of now, or refused.
             ToAcceptor::Append(_) => {}
         }
-        Ok(())
-    }
-
-    async fn answer_read(
-        &mut self,
-        range: Range<Lsn>,
-        answer: tokio::sync::oneshot::Sender<Result<Bytes, TimelineError>>,
-    ) -> Result<(), TimelineError> {
-        let read = self.read(range).await;
-        let damaged = matches!(read, Err(TimelineError::Read(ReadError::Damaged { .. })));
-        if damaged {
-            // A5: before anybody hears of it.
-            self.doubt().await?;
-        }
-        // The reader may be gone.
-        drop(answer.send(read));
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! The stream of a proposer: messages are handed on as they come, answers go out in their order.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
@@ -14,6 +16,8 @@ use crate::timelines::{AccessError, Timelines};
 const INTERNAL: &str = "XX000";
 /// Messages under way. What a proposer sends beyond waits in its socket.
 const PENDING: usize = 128;
+/// How long a client may take to read why the stream ends.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Answers `START_WAL_PUSH`.
 pub(super) async fn run(
@@ -158,8 +162,11 @@ async fn close(conn: &mut Conn, error: QueryError) -> QueryError {
         return error;
     };
     conn.error(sqlstate, message);
-    match conn.flush().await {
-        Ok(()) => WireError::Closed.into(),
-        Err(error) => error.into(),
+    if let Err(error) = conn.flush().await {
+        return error.into();
     }
+    // What is left unread when a socket closes takes the error with it.
+    let rest = async { while let Ok(Some(_)) = conn.read_copy().await {} };
+    drop(tokio::time::timeout(LINGER, rest).await);
+    WireError::Closed.into()
 }

@@ -1,0 +1,128 @@
+//! A whole safekeeper over its sockets: whole records, fences, terms, reports, the bucket, tokens.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests fail by panicking
+
+mod bench;
+mod bucket;
+mod fence;
+mod proposer;
+mod tokens;
+
+use bytes::Bytes;
+use ids::Lsn;
+use safekeeper::access::Gate;
+
+use bench::{Push, START, Server, Wal};
+
+#[tokio::test]
+async fn a_torn_record_is_neither_acknowledged_nor_voted_for() {
+    let root = tempfile::tempdir().unwrap();
+    let wal = Wal::new(&[10, 100, 9_000]);
+    let server = Server::start(root.path(), Gate(None)).await;
+    let (mut push, vote) = Push::begin(&server, 1).await.unwrap();
+    assert_eq!(vote.flush, Lsn::INVALID);
+    let torn = wal.ends[1] + 5_000;
+    let answer = push.append(START, wal.between(START, torn), START).await;
+    assert_eq!(answer.unwrap().flush, wal.ends[1]);
+    // A commit position beyond the log does not count, and a heartbeat stands at the torn end.
+    let answer = push.append(torn, Bytes::new(), torn).await.unwrap();
+    assert_eq!(answer.flush, wal.ends[1]);
+    server.stop().await;
+
+    let server = Server::start(root.path(), Gate(None)).await;
+    let (mut push, vote) = Push::begin(&server, 2).await.unwrap();
+    assert_eq!((vote.given, vote.flush), (true, wal.ends[1]));
+    let rest = wal.between(wal.ends[1], wal.end());
+    let answer = push.append(wal.ends[1], rest, wal.end()).await.unwrap();
+    assert_eq!(answer.flush, wal.end());
+    let mut copy = server.replicate(START, "").await.unwrap();
+    let got = Server::wal(&mut copy, wal.bytes.len()).await.unwrap();
+    assert!(got == wal.bytes, "other WAL than was pushed");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn messages_that_wait_are_all_answered_in_their_order() {
+    let root = tempfile::tempdir().unwrap();
+    let wal = Wal::new(&[200; 100]);
+    let server = Server::start(root.path(), Gate(None)).await;
+    let (mut push, _) = Push::begin(&server, 1).await.unwrap();
+    let mut at = START;
+    for end in &wal.ends {
+        let message = push.request(at, wal.between(at, *end), Lsn::INVALID);
+        push.copy.write_copy(&message.encode()).await.unwrap();
+        at = *end;
+    }
+    push.copy.flush().await.unwrap();
+    let mut last = START;
+    for end in &wal.ends {
+        // One that shares a sync with later ones may name their end.
+        let flush = push.appended().await.unwrap().flush;
+        assert!(flush >= *end && flush >= last, "{flush} after {last}");
+        last = flush;
+    }
+    assert_eq!(last, wal.end());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_not_wal_is_refused_by_its_position_and_nothing_of_it_is_kept() {
+    let root = tempfile::tempdir().unwrap();
+    let mut wal = Wal::new(&[10, 100, 50]);
+    let good = wal.bytes.clone();
+    let at = wal.bytes.len() - 20;
+    wal.bytes[at] ^= 1;
+    let server = Server::start(root.path(), Gate(None)).await;
+    let (mut push, _) = Push::begin(&server, 1).await.unwrap();
+    let refused = push.append(START, wal.between(START, wal.end()), START);
+    let refused = refused.await.unwrap_err();
+    assert!(refused.contains(&wal.ends[1].to_string()), "{refused}");
+    assert!(push.answer().await.is_err(), "the connection goes on");
+    wal.bytes = good;
+    let (mut push, vote) = Push::begin(&server, 2).await.unwrap();
+    assert_eq!(vote.flush, START);
+    push.commit(&wal).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_of_a_term_goes_to_the_flushed_end_and_ends_with_the_term() {
+    let root = tempfile::tempdir().unwrap();
+    let wal = Wal::new(&[10, 100]);
+    let server = Server::start(root.path(), Gate(None)).await;
+    let (mut push, _) = Push::begin(&server, 1).await.unwrap();
+    let all = wal.between(START, wal.end());
+    push.append(START, all, Lsn::INVALID).await.unwrap();
+    let other = server.replicate(START, "(term='2')").await.unwrap_err();
+    assert!(other.contains("term"), "{other}");
+    // Nothing is committed, all is durable.
+    let mut copy = server.replicate(START, "(term='1')").await.unwrap();
+    let got = Server::wal(&mut copy, wal.bytes.len()).await.unwrap();
+    assert!(got == wal.bytes);
+    let (_push, vote) = Push::begin(&server, 2).await.unwrap();
+    assert!(vote.given);
+    let ended = Server::wal(&mut copy, 1).await.unwrap_err();
+    assert!(ended.contains("term"), "{ended}");
+    server.stop().await;
+}
+
+/// The mark proves that the last acknowledged frame had been synced.
+#[tokio::test]
+async fn an_idle_log_gets_a_mark() {
+    let root = tempfile::tempdir().unwrap();
+    let wal = Wal::new(&[10]);
+    let server = Server::start(root.path(), Gate(None)).await;
+    let (mut push, _) = Push::begin(&server, 1).await.unwrap();
+    let all = wal.between(START, wal.end());
+    push.append(START, all, Lsn::INVALID).await.unwrap();
+    let directory = root.path().join("node/wal");
+    let logs = bucket::files(&directory);
+    let length = || std::fs::metadata(&logs[0]).unwrap().len();
+    let before = length();
+    while length() == before {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let marked = length();
+    tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
+    assert_eq!(length(), marked, "a mark needs no mark");
+    server.stop().await;
+}
