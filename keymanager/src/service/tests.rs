@@ -5,10 +5,12 @@ use std::time::Duration;
 use api::Client;
 use api::keys::{
     Acquire, KeyErrorKind, Lease, LeaseAnswer, MintBatch, PATH_ACQUIRE, PATH_MINT, PATH_RENEW,
-    PATH_UNWRAP, RevokeReason, TenantState, UnwrapBatch, Wanted, decode_minted, decode_unwrapped,
+    PATH_UNWRAP, PATH_WATCH, Request, RevokeReason, TenantState, TenantStatus, UnwrapBatch, Wanted,
+    Watch, WatchAnswer, decode_minted, decode_unwrapped, revoke_path,
 };
 use ids::{Generation, KekVersion, NodeId, WrapSlot};
 use service::http;
+use service::token::{Claims, Scope, Signer};
 use tokio::net::TcpListener;
 
 use super::config::Config;
@@ -26,11 +28,20 @@ struct Served {
 }
 
 async fn serve() -> Served {
+    serve_with("").await
+}
+
+/// `settings` may name files in `{at}`, the test's own directory.
+async fn serve_with(settings: &str) -> Served {
     service::init();
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path().display();
+    let settings = settings.replace("{at}", &at.to_string());
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    std::fs::write(directory.path().join("private.pem"), pair.serialize_pem()).unwrap();
+    std::fs::write(directory.path().join("public.pem"), pair.public_key_pem()).unwrap();
     let text = format!(
-        "cell = 'c1'\nledger = '{at}/ledger'\nlisten = {{ addr = '127.0.0.1:0' }}\n\
+        "{settings}\ncell = 'c1'\nledger = '{at}/ledger'\nlisten = {{ addr = '127.0.0.1:0' }}\n\
          [bucket]\nurl = 'file://{at}/bucket'\n\
          [timings]\nprobe_ms = 200\nlease_ms = 2000\nheal_ms = 100\n\
          [[tenants]]\nid = '{TENANT}'\nlocal_kms = '{at}/kms'\n"
@@ -189,4 +200,59 @@ async fn a_disabled_key_fences_and_heals_with_a_new_version() {
         .unwrap();
     let opened = decode_unwrapped(&body).unwrap();
     assert!(matches!(&opened[0], Ok(dek) if dek.expose() == minted[0].0.expose()));
+}
+
+impl Served {
+    fn bearer(&self, scope: Scope, tenant: Option<TenantId>) -> Client {
+        let exp = service::clock::unix_seconds() + 60;
+        let signer = Signer::load(self.directory.path().join("private.pem")).unwrap();
+        let token = signer.sign(&Claims { tenant, scope, exp }).unwrap();
+        self.client.clone().with_token(token)
+    }
+}
+
+#[tokio::test]
+async fn tokens_open_their_tenant_alone_and_only_an_operator_revokes() {
+    let served = serve_with("token_key = '{at}/public.pem'").await;
+    let wanted = Wanted {
+        tenant: TENANT,
+        generation: Generation(1),
+    };
+    let request = Acquire {
+        node: NODE,
+        tenants: vec![wanted],
+        seqno: 3,
+    };
+    let stranger = Some(TenantId([7; 16]));
+    let revoke = Request {
+        reason: "a test".to_owned(),
+        by: None,
+    };
+    for (client, leases, revokes) in [
+        (served.client.clone(), false, false),
+        (served.bearer(Scope::Tenant, stranger), false, false),
+        (served.bearer(Scope::Node, stranger), false, false),
+        (served.bearer(Scope::Tenant, Some(TENANT)), true, false),
+        (served.bearer(Scope::Node, None), true, false),
+        (served.bearer(Scope::Admin, None), true, true),
+    ] {
+        let leased = client.post::<_, LeaseAnswer>(PATH_RENEW, &request).await;
+        assert_eq!(leased.is_ok(), leases, "K4: {leased:?}");
+        let path = revoke_path(TENANT);
+        let revoked = client.post::<_, TenantStatus>(&path, &revoke).await;
+        assert_eq!(revoked.is_ok(), revokes, "K7: {revoked:?}");
+    }
+    let compute = served.bearer(Scope::Tenant, stranger);
+    let watch = Watch {
+        node: NODE,
+        after: 1,
+    };
+    let answer = tokio::time::timeout(
+        Duration::from_millis(300),
+        compute.post::<_, WatchAnswer>(PATH_WATCH, &watch),
+    );
+    assert!(answer.await.is_err(), "fences of others are not told");
+    let own = served.bearer(Scope::Tenant, Some(TENANT));
+    let answer: WatchAnswer = own.post(PATH_WATCH, &watch).await.unwrap();
+    assert_eq!(answer.fences[0].reason, RevokeReason::Requested);
 }
