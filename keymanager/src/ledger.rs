@@ -141,7 +141,7 @@ pub struct Reader {
 
 impl Reader {
     /// The newest `limit` records that are `wanted`, oldest first, of the last
-    /// [`TAIL_BYTES`].
+    /// few megabytes.
     ///
     /// # Errors
     /// [`LedgerError::Io`].
