@@ -84,7 +84,9 @@ async fn initialize(
 ) -> Result<(), Failure> {
     let disk = sandbox.disk();
     let name = "password";
-    write_password(&disk.path(name), password, owner).map_err(|source| Failure::Io {
+    let (to, password) = (disk.clone(), password.to_vec());
+    let written = on_disk(move || write_password(&to.path(name), &password, owner));
+    written.await?.map_err(|source| Failure::Io {
         what: "cannot write the password to the sealed disk",
         source,
     })?;
@@ -109,7 +111,9 @@ async fn initialize(
         String::new(),
     );
     made.await?;
-    std::fs::remove_file(disk.path(name)).map_err(|source| Failure::Io {
+    let from = disk.clone();
+    let removed = on_disk(move || std::fs::remove_file(from.path(name)));
+    removed.await?.map_err(|source| Failure::Io {
         what: "cannot remove the password from the sealed disk",
         source,
     })?;
@@ -122,7 +126,16 @@ async fn initialize(
     let arguments = arguments.map(str::to_owned).collect();
     let made = sandbox.run(&postgres, arguments, CREATE_ROLE.to_owned());
     made.await?;
-    check_shut_down(&disk)
+    on_disk(move || check_shut_down(&disk)).await?
+}
+
+/// Work on the sealed disk has a thread of its own: a disk that hangs must not keep the lease from
+/// being seen.
+async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    let working = tokio::task::spawn_blocking(work);
+    working.await.map_err(|_| Failure::Task)
 }
 
 fn write_password(path: &Path, password: &[u8], owner: Owner) -> io::Result<()> {

@@ -72,7 +72,7 @@ impl Lease {
             None => Some(now + deadline::WITHOUT_LEASE),
             Some(keys) => {
                 keys.check().ok()?;
-                Some(deadline::for_lease(now, now + RENEW))
+                Some(deadline::for_lease(now, *keys.deadline().borrow()))
             }
         }
     }

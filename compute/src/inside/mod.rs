@@ -56,6 +56,9 @@ pub enum InsideError {
     /// It was not started by the agent.
     #[error("this is an internal command: it must be process 1 of a PID namespace")]
     NotFirst,
+    /// Signals cannot be taken.
+    #[error("cannot take signals: {0}")]
+    Signals(#[source] nix::Error),
     /// The sealed disk cannot be had.
     #[error(transparent)]
     Mount(#[from] mount::MountError),
@@ -69,7 +72,8 @@ pub fn run(arguments: &Arguments) -> Result<(), InsideError> {
     if std::process::id() != 1 {
         return Err(InsideError::NotFirst);
     }
-    // First of all: whatever hangs below, these two end it (I1).
+    let ready = mount::Ready::listen().map_err(InsideError::Signals)?;
+    // Whatever hangs below, these two end it (I1).
     let deadline = Duration::from_millis(arguments.deadline_ms);
     let deadline = Arc::new(Mutex::new(Deadline::new(boottime(), deadline)));
     let watched = Arc::clone(&deadline);
@@ -77,7 +81,7 @@ pub fn run(arguments: &Arguments) -> Result<(), InsideError> {
     let (sender, orders) = channel();
     drop(std::thread::spawn(move || listen(&deadline, &sender)));
 
-    let disk = mount::seal(arguments).inspect_err(|error| {
+    let disk = mount::seal(arguments, &ready).inspect_err(|error| {
         report(&Report::Failed {
             reason: error.to_string(),
         });

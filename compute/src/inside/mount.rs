@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::Pid;
 use service::entropy::OsEntropy;
@@ -51,7 +53,7 @@ fn refused(what: &'static str, path: &Path, reason: impl ToString) -> MountError
 }
 
 /// Makes the namespace what PostgreSQL may see, and answers the process that is the disk.
-pub(super) fn seal(arguments: &Arguments) -> Result<Pid, MountError> {
+pub(super) fn seal(arguments: &Arguments, ready: &Ready) -> Result<Pid, MountError> {
     leave_no_traces()?;
     let root = &arguments.directory;
     private()?;
@@ -74,7 +76,7 @@ pub(super) fn seal(arguments: &Arguments) -> Result<Pid, MountError> {
     initialize(&config, &place::cipher(root), &password)?;
     let mut child = show(&config, &place::cipher(root), &disk, &password)?;
     drop(password);
-    wait_for(&disk, &mut child)?;
+    wait_for(&disk, &mut child, ready)?;
     fs::remove_file(&config).map_err(|e| refused("remove", &config, e))?;
     let owner = (Some(arguments.uid), Some(arguments.gid));
     chown(&disk, owner.0, owner.1).map_err(|e| refused("give away", &disk, e))?;
@@ -173,17 +175,42 @@ fn initialize(config: &Path, cipher: &Path, password: &[u8]) -> Result<(), Mount
 
 fn show(config: &Path, cipher: &Path, disk: &Path, password: &[u8]) -> Result<Child, MountError> {
     let config = config.to_string_lossy();
-    let arguments = ["-fg", "-allow_other", "-noprealloc", "-config", &config];
+    let arguments = ["-fg", "-allow_other", "-noprealloc", "-notifypid", "1"];
+    let arguments = [&arguments[..], &["-config", &config]].concat();
     gocryptfs(password, &arguments, &[cipher, disk])
 }
 
-fn wait_for(disk: &Path, child: &mut Child) -> Result<(), MountError> {
+/// The signal by which gocryptfs says that its disk is there.
+#[derive(Debug)]
+pub(super) struct Ready(SignalFd);
+
+impl Ready {
+    /// Before the first thread, so that all of them leave the signal to this.
+    pub(super) fn listen() -> nix::Result<Self> {
+        let mask = SigSet::from(Signal::SIGUSR1);
+        mask.thread_block()?;
+        SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map(Self)
+    }
+
+    fn was_said(&self) -> bool {
+        self.0.read_signal().is_ok_and(|signal| signal.is_some())
+    }
+}
+
+/// Nobody may touch the disk before gocryptfs says so: at its start it opens a file of its own
+/// disk, and a lock on the directory that we held meanwhile would hang it for good.
+fn wait_for(disk: &Path, child: &mut Child, ready: &Ready) -> Result<(), MountError> {
     let until = service::clock::boottime() + PATIENCE;
     loop {
-        if statfs(disk).is_ok_and(|found| found.filesystem_type() == FUSE) {
+        if ready.was_said() {
             // From now on nothing that it says leaves (C6): it may name files.
             drain(child);
-            return Ok(());
+            let found = statfs(disk).map_err(|e| refused("look at", disk, e))?;
+            return if found.filesystem_type() == FUSE {
+                Ok(())
+            } else {
+                Err(MountError::Gocryptfs("it mounted nothing".to_owned()))
+            };
         }
         let ended = child.try_wait().ok().flatten().is_some();
         if ended || service::clock::boottime() > until {
