@@ -9,6 +9,7 @@
 
 mod world;
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use api::Grade;
@@ -215,6 +216,12 @@ async fn real_wal_is_ingested_from_whichever_safekeeper_lives() {
     let flushed: PageserverStatus = world.api.post(&flush, &()).await.unwrap();
     assert_eq!(flushed.remote_consistent_lsn, middle);
     until_told(&first, (middle, middle)).await;
+
+    // A safekeeper that has nothing new is not left.
+    let streams = || first.streams.load(Ordering::SeqCst) + second.streams.load(Ordering::SeqCst);
+    assert_eq!(streams(), 1);
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(streams(), 1);
 
     // One that is cut off says that it is there, and has nothing: the other one is asked.
     second.commit.send_replace(later);

@@ -187,7 +187,9 @@ impl Source<'_> {
         let token = token.map_err(StreamEnd::Token)?;
         let timeline = &self.attached.timeline;
         let (tenant, timeline) = (timeline.tenant().to_string(), timeline.id().to_string());
+        let name = format!("pageserver-{}", self.node.id);
         let options = [
+            ("application_name", name.as_str()),
             ("tenant_id", tenant.as_str()),
             ("timeline_id", timeline.as_str()),
         ];

@@ -16,7 +16,10 @@ use crate::ingest::IngestStream;
 use crate::metrics;
 use crate::tenants::{Attached, Node};
 
-/// Between two words of how far we are.
+/// How often it is looked at whether the safekeeper is silent.
+const LOOK: Duration = Duration::from_secs(1);
+/// While WAL comes, how often we say how far we are. Otherwise that is an answer to what the
+/// safekeeper says each second: one that hears from us all the time might not say anything.
 const REPORT: Duration = Duration::from_secs(1);
 /// A safekeeper sends something each second.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -33,6 +36,7 @@ pub(super) struct Stream<'a> {
     ingest: &'a mut IngestStream,
     heard: Instant,
     moved: Instant,
+    reported: Instant,
 }
 
 impl<'a> Stream<'a> {
@@ -42,14 +46,15 @@ impl<'a> Stream<'a> {
         copy: CopyStream,
         ingest: &'a mut IngestStream,
     ) -> Self {
-        let (heard, moved) = (Instant::now(), Instant::now());
+        let now = Instant::now();
         Self {
             node,
             attached,
             copy,
             ingest,
-            heard,
-            moved,
+            heard: now,
+            moved: now,
+            reported: now,
         }
     }
 
@@ -65,6 +70,9 @@ impl<'a> Stream<'a> {
         safekeepers: &mut Safekeepers,
         backoff: &mut Backoff,
     ) -> StreamEnd {
+        if let Err(ended) = self.report().await {
+            return ended;
+        }
         match self.receive(safekeepers, backoff).await {
             Ok(()) => WireError::Closed.into(),
             Err(ended) => ended,
@@ -76,7 +84,7 @@ impl<'a> Stream<'a> {
         safekeepers: &mut Safekeepers,
         backoff: &mut Backoff,
     ) -> Result<(), StreamEnd> {
-        let mut tick = interval(REPORT);
+        let mut tick = interval(LOOK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             // What does not reach the bucket stays with the safekeepers, and not in memory.
@@ -96,7 +104,6 @@ impl<'a> Stream<'a> {
                     if self.heard.elapsed() > SILENCE {
                         return Err(StreamEnd::Silent(SILENCE));
                     }
-                    self.report().await?;
                     if self.moved.elapsed() > IDLE {
                         self.moved = Instant::now();
                         return Err(StreamEnd::Idle);
@@ -112,10 +119,8 @@ impl<'a> Stream<'a> {
     /// One message; whether there was WAL in it.
     async fn take(&mut self, message: Bytes) -> Result<bool, StreamEnd> {
         match FromSender::decode(message)? {
-            FromSender::Keepalive { reply, .. } => {
-                if reply {
-                    self.report().await?;
-                }
+            FromSender::Keepalive { .. } => {
+                self.report().await?;
                 Ok(false)
             }
             FromSender::XLogData { start, wal, .. } => {
@@ -132,6 +137,9 @@ impl<'a> Stream<'a> {
                 self.ingest.feed(expected, fresh).await?;
                 metrics::ingested(fresh.len());
                 self.moved = Instant::now();
+                if self.reported.elapsed() >= REPORT {
+                    self.report().await?;
+                }
                 Ok(true)
             }
         }
@@ -139,16 +147,17 @@ impl<'a> Stream<'a> {
 
     /// Says how far we are: once as a standby does, once as a page server does.
     async fn report(&mut self) -> Result<(), StreamEnd> {
+        self.reported = Instant::now();
         let timeline = &self.attached.timeline;
         // D2: only what an accepted manifest names is reported, and by nobody who is stale.
-        let (Ok(last), Ok(remote)) = (timeline.last_lsn(), timeline.remote_consistent_lsn()) else {
+        let Ok(remote) = timeline.remote_consistent_lsn() else {
             return Ok(());
         };
         let (received, time) = (self.ingest.position(), now());
         let status = FromReceiver::Status {
             write: received,
             flush: remote,
-            apply: last,
+            apply: remote,
             time,
             reply: false,
         };

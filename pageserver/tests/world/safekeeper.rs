@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub(crate) struct Safekeeper {
     pub(crate) commit: watch::Sender<Lsn>,
     /// What the page server said last of how far it is: taken in, and in the bucket.
     pub(crate) told: Arc<Mutex<Option<(Lsn, Lsn)>>>,
+    /// How many streams were asked for.
+    pub(crate) streams: Arc<AtomicUsize>,
     shutdown: Shutdown,
 }
 
@@ -29,6 +32,7 @@ struct Sender {
     wal: PathBuf,
     commit: watch::Receiver<Lsn>,
     told: Arc<Mutex<Option<(Lsn, Lsn)>>>,
+    streams: Arc<AtomicUsize>,
 }
 
 impl Safekeeper {
@@ -38,12 +42,15 @@ impl Safekeeper {
         let address = listener.local_addr().unwrap();
         let (commit, shutdown) = (watch::Sender::new(commit), Shutdown::new());
         let told = Arc::default();
+        let streams = Arc::<AtomicUsize>::default();
         let (receiver, tell) = (commit.subscribe(), Arc::clone(&told));
+        let count = Arc::clone(&streams);
         let factory = move |_| {
             Box::new(Sender {
                 wal: wal.clone(),
                 commit: receiver.clone(),
                 told: Arc::clone(&tell),
+                streams: Arc::clone(&count),
             }) as Box<dyn Handler>
         };
         let serve = libpq::serve_on(listener, factory, shutdown.clone());
@@ -52,6 +59,7 @@ impl Safekeeper {
             address,
             commit,
             told,
+            streams,
             shutdown,
         }
     }
@@ -80,6 +88,7 @@ impl Handler for Sender {
             return Ok(());
         }
         let from = sql.strip_prefix("START_REPLICATION PHYSICAL ").unwrap();
+        self.streams.fetch_add(1, Ordering::SeqCst);
         conn.copy_both().await?;
         let mut at: Lsn = from.parse().unwrap();
         loop {
@@ -99,12 +108,6 @@ impl Handler for Sender {
                 conn.write_copy(&message.encode()).await?;
                 at = end;
             }
-            let message = FromSender::Keepalive {
-                end: commit,
-                time: 0,
-                reply: true,
-            };
-            conn.write_copy(&message.encode()).await?;
             conn.flush().await?;
             tokio::select! {
                 said = conn.read_copy() => match said? {
@@ -112,7 +115,15 @@ impl Handler for Sender {
                     Some(said) => self.hear(said),
                 },
                 _ = self.commit.changed() => {}
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                // Begun anew by everything that is said, as safekeepers may do it.
+                () = tokio::time::sleep(Duration::from_secs(1)) => {
+                    let message = FromSender::Keepalive {
+                        end: commit,
+                        time: 0,
+                        reply: true,
+                    };
+                    conn.write_copy(&message.encode()).await?;
+                }
             }
         }
     }
