@@ -8,7 +8,6 @@ use ids::Lsn;
 use serde::Serialize;
 
 use crate::exit::Failure;
-use crate::local::branch;
 use crate::local::home::{Home, read_text};
 use crate::local::identity::ADMIN_TOKEN;
 use crate::local::node::{Operator, metric};
@@ -58,10 +57,7 @@ impl Storage {
         let mut nodes = Vec::new();
         for program in programs::all(system)? {
             let question = match program.kind {
-                Kind::Pageserver => {
-                    let status = branch::status(&operator, system, timeline)?;
-                    format!("basebackup {tenant} {timeline} {}", status.last_record_lsn)
-                }
+                Kind::Pageserver => format!("basebackup {tenant} {timeline}"),
                 Kind::Safekeeper => {
                     let status: SafekeeperStatus = operator.get(&program.url(), &path)?;
                     // Rows are written behind this point, so there is content to be had.
@@ -74,7 +70,7 @@ impl Storage {
         }
         Ok(Self {
             token: read_text(&home.token(ADMIN_TOKEN))?,
-            options: format!("-c tenant_id={tenant} timeline_id={timeline}"),
+            options: format!("-c tenant_id={tenant} -c timeline_id={timeline}"),
             operator,
             nodes,
         })

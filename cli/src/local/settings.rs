@@ -45,6 +45,7 @@ pub(crate) fn render(home: &Home, system: &System, program: &Program) -> Result<
 #[derive(Serialize)]
 struct Keymanager {
     identity: PathBuf,
+    token_key: PathBuf,
     cell: &'static str,
     ledger: PathBuf,
     listen: Listen,
@@ -122,6 +123,7 @@ fn keymanager(home: &Home, system: &System, program: &Program) -> Keymanager {
     };
     Keymanager {
         identity: home.identity(&program.name),
+        token_key: home.token(TOKEN_KEY),
         cell: CELL,
         ledger: home.data(&program.name).join("ledger"),
         listen: Listen {
