@@ -15,7 +15,7 @@ use pg::page::BLOCK;
 
 use crate::layer::file::LayerWriter;
 use crate::layer::map::LayerDescription;
-use crate::timeline::{Closed, ReadError, Timeline, WriteError};
+use crate::timeline::{Chain, Closed, ReadError, Timeline, WriteError};
 use crate::value::Value;
 use crate::view::ViewError;
 use keys::Keys;
@@ -65,28 +65,39 @@ impl From<Closed> for CompactError {
     }
 }
 
-/// Compacts where reads have become long; to be called after flushes. Answers the LSN of the new
-/// images.
+/// Compacts where reads have become long and nobody does so already; to be called after flushes.
+/// Answers the LSN of the new images.
 pub(crate) async fn compact_if_due(
     timeline: &Arc<Timeline>,
     config: CompactConfig,
 ) -> Result<Option<Lsn>, CompactError> {
+    let Ok(_one) = timeline.compacting().try_lock() else {
+        return Ok(None);
+    };
     let chain = timeline.chain()?;
     // Images are written anew as a whole: in all, no more than a few times what came in.
     let large = chain.delta_bytes >= chain.image_bytes / 2;
     if chain.deltas >= config.deltas_max || (chain.deltas >= config.deltas && large) {
-        return Ok(Some(compact(timeline, config).await?));
+        return Ok(Some(write_images(timeline, chain, config).await?));
     }
     Ok(None)
 }
 
 /// Writes images of every key as of what is in the bucket.
+#[cfg(test)]
 pub(crate) async fn compact(
     timeline: &Arc<Timeline>,
     config: CompactConfig,
 ) -> Result<Lsn, CompactError> {
     let _one = timeline.compacting().lock().await;
-    let chain = timeline.chain()?;
+    write_images(timeline, timeline.chain()?, config).await
+}
+
+async fn write_images(
+    timeline: &Timeline,
+    chain: Chain,
+    config: CompactConfig,
+) -> Result<Lsn, CompactError> {
     let lsn = chain.end;
     if chain.deltas == 0 {
         return Ok(lsn);

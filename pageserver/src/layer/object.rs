@@ -27,7 +27,7 @@ pub(crate) struct LayerStore {
 pub(super) struct LayerObject {
     store: LayerStore,
     name: String,
-    reader: Reader,
+    reader: Arc<Reader>,
     length: u64,
     dek: Arc<LeasedDek>,
     /// The copy on the disk, while it is good.
@@ -44,11 +44,11 @@ impl LayerObject {
         let Some((file, length)) = store.cache.file(&expected.name) else {
             return Ok(None);
         };
-        let file = Arc::new(file);
         let head = 0..length.min(HEADER_BYTES as u64);
-        let head = read_copy(&file, head).await.unwrap_or_default();
+        // One sector, where nothing was read the header is not one.
+        let head = read_copy(&file, head).unwrap_or_default();
         let opened = Self::new(expected, store, &head, length).await?;
-        *lock(&opened.copy) = Some(file);
+        *lock(&opened.copy) = Some(Arc::new(file));
         Ok(Some(opened))
     }
 
@@ -81,7 +81,7 @@ impl LayerObject {
         Ok(Self {
             store: store.clone(),
             name: expected.name.clone(),
-            reader,
+            reader: Arc::new(reader),
             dek,
             length,
             copy: Mutex::new(None),
@@ -138,9 +138,10 @@ impl LayerObject {
         let sealed_range = self.reader.sealed_range(range.clone());
         let copy = lock(&self.copy).clone();
         let opened = match copy {
-            Some(copy) => read_copy(&copy, sealed_range.clone())
-                .await
-                .and_then(|sealed| self.reader.open_range(range.clone(), &sealed).ok()),
+            Some(copy) => {
+                self.open_from(copy, range.clone(), sealed_range.clone())
+                    .await
+            }
             None => None,
         };
         let opened = match opened {
@@ -159,6 +160,21 @@ impl LayerObject {
         Ok(opened)
     }
 
+    /// Reads and opens from the copy, off the threads that serve; `None` where it is not good.
+    async fn open_from(
+        &self,
+        copy: Arc<File>,
+        range: Range<u64>,
+        sealed_range: Range<u64>,
+    ) -> Option<Bytes> {
+        let reader = Arc::clone(&self.reader);
+        let opened = tokio::task::spawn_blocking(move || {
+            let sealed = read_copy(&copy, sealed_range)?;
+            reader.open_range(range, &sealed).ok()
+        });
+        opened.await.ok()?
+    }
+
     fn give_up_copy(&self) {
         if lock(&self.copy).take().is_some() {
             tracing::warn!(layer = %self.name, "the local copy of a layer is damaged: removed");
@@ -167,13 +183,10 @@ impl LayerObject {
     }
 }
 
-/// Bytes of a copy; `None` where they cannot be read.
-async fn read_copy(file: &Arc<File>, range: Range<u64>) -> Option<Vec<u8>> {
+/// Bytes of a copy; `None` where they cannot be read. It blocks.
+fn read_copy(file: &File, range: Range<u64>) -> Option<Vec<u8>> {
     let length = usize::try_from(range.end.checked_sub(range.start)?).ok()?;
-    let file = Arc::clone(file);
-    let read = tokio::task::spawn_blocking(move || {
-        let mut bytes = vec![0; length];
-        file.read_exact_at(&mut bytes, range.start).map(|()| bytes)
-    });
-    read.await.ok()?.ok()
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, range.start).ok()?;
+    Some(bytes)
 }

@@ -252,7 +252,7 @@ mod tests {
     use super::*;
     use crate::layer::cache::LayerCache;
     use crate::layer::memory::MemoryLayer;
-    use crate::layer::writer::seal_delta;
+    use crate::layer::writer::{delta_parts, seal_delta};
     use crate::value::Value;
 
     const PLACE: Place<'static> = Place {
@@ -311,15 +311,9 @@ mod tests {
                 },
             );
         }
-        seal_delta(
-            &memory,
-            PLACE,
-            (Lsn(100), Lsn(200)),
-            FileId([9; 16]),
-            dek,
-            slot,
-        )
-        .unwrap()
+        let part = delta_parts(&memory, usize::MAX).next().unwrap();
+        let lsns = (Lsn(100), Lsn(200));
+        seal_delta(part, lsns, PLACE, FileId([9; 16]), dek, slot)
     }
 
     #[tokio::test]

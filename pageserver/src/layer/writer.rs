@@ -20,28 +20,48 @@ pub(crate) struct Place<'a> {
     pub(crate) folder: &'a str,
 }
 
-/// Seals the values of `memory`, all inside `lsns`, as a delta layer; `None` where there are none.
+/// Values that become one delta layer.
+pub(crate) struct Part {
+    writer: LayerWriter,
+    keys: (Key, Key),
+}
+
+/// The values of `memory` in parts of about `bytes`. A key is never in two of them.
+pub(crate) fn delta_parts(memory: &MemoryLayer, bytes: usize) -> impl Iterator<Item = Part> {
+    let mut entries = memory.iter().peekable();
+    std::iter::from_fn(move || {
+        let mut writer = LayerWriter::default();
+        let (first, ..) = entries.peek()?;
+        let mut keys = (*first, *first);
+        let is_full = |writer: &LayerWriter, last, key| writer.len() >= bytes && key != last;
+        while let Some((key, lsn, values)) =
+            entries.next_if(|(key, ..)| !is_full(&writer, keys.1, *key))
+        {
+            writer.put(key, lsn, values);
+            keys.1 = key;
+        }
+        Some(Part { writer, keys })
+    })
+}
+
+/// Seals values, all inside `lsns`, as a delta layer.
 pub(crate) fn seal_delta(
-    memory: &MemoryLayer,
-    place: Place<'_>,
+    part: Part,
     lsns: (Lsn, Lsn),
+    place: Place<'_>,
     file_id: FileId,
     dek: &Dek,
     slot: &WrapSlot,
-) -> Option<(LayerDescription, Bytes)> {
-    let mut writer = LayerWriter::default();
-    let mut keys: Option<(Key, Key)> = None;
-    for (key, lsn, values) in memory.iter() {
-        writer.put(key, lsn, values);
-        keys = Some((keys.map_or(key, |(first, _)| first), key));
-    }
-    let ((first_key, last_key), (low, high)) = (keys?, writer.lsns()?);
+) -> (LayerDescription, Bytes) {
+    let Part { writer, keys } = part;
     assert!(
-        lsns.0 <= low && high <= lsns.1,
+        writer
+            .lsns()
+            .is_none_or(|(low, high)| lsns.0 <= low && high <= lsns.1),
         "a layer holds only LSNs of its own range"
     );
-    let layer = (LayerKind::Delta, (first_key, last_key), lsns);
-    Some(seal(writer, layer, place, file_id, dek, slot))
+    let layer = (LayerKind::Delta, keys, lsns);
+    seal(writer, layer, place, file_id, dek, slot)
 }
 
 /// Seals `writer` as an image layer: what every key of `keys` is at `lsn`, where it names anything.
@@ -97,4 +117,30 @@ fn seal(
         last_lsn: lsns.1,
     };
     (description, sealed)
+}
+
+#[cfg(test)]
+mod tests {
+    use ids::KeyKind;
+
+    use super::*;
+    use crate::value::Value;
+
+    #[test]
+    fn a_key_is_in_one_part_and_parts_are_bounded() {
+        let mut memory = MemoryLayer::default();
+        for (n, lsn) in (0..40).flat_map(|n| (1..=3).map(move |lsn| (n, lsn))) {
+            let value = Value::Patch {
+                offset: 0,
+                bytes: vec![0; 1000].into(),
+            };
+            memory.put(Key::new(KeyKind::ReplOrigin(n)), Lsn(lsn), value);
+        }
+        let parts: Vec<Part> = delta_parts(&memory, 10_000).collect();
+        assert!(parts.len() > 8);
+        assert!(parts.iter().all(|part| part.writer.len() < 14_000));
+        assert!(parts.windows(2).all(|two| two[0].keys.1 < two[1].keys.0));
+        assert_eq!(delta_parts(&memory, usize::MAX).count(), 1);
+        assert_eq!(delta_parts(&MemoryLayer::default(), 1).count(), 0);
+    }
 }

@@ -1,5 +1,6 @@
 //! What a compaction reads and adds.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -78,9 +79,10 @@ impl Timeline {
         {
             image_bytes = parent.runs(lsn).iter().map(|run| bytes(&run.layers)).sum();
         }
+        let flushes: BTreeSet<Lsn> = deltas.iter().map(|layer| layer.first_lsn).collect();
         Ok(Chain {
             end,
-            deltas: deltas.len(),
+            deltas: flushes.len(),
             delta_bytes: bytes(&deltas),
             image_bytes,
         })
@@ -93,8 +95,11 @@ impl Timeline {
         while let Some((timeline, lsn)) = next {
             let manifest = timeline.state().manifest.clone();
             let image = newest_image(&manifest, lsn);
-            for delta in above(&manifest, image, lsn) {
-                let layers = vec![delta];
+            let mut deltas = above(&manifest, image, lsn);
+            deltas.sort_by_key(|layer| (layer.first_lsn, layer.first_key));
+            // Those of one flush hold different keys.
+            for flushed in deltas.chunk_by(|a, b| a.first_lsn == b.first_lsn) {
+                let layers = flushed.to_vec();
                 runs.push(Run { timeline, layers });
             }
             let layers = at(&manifest, image);

@@ -36,7 +36,7 @@ use crate::manifest::{Ancestor, Manifest};
 pub(crate) use attach::{AttachError, Attachment, create};
 pub(crate) use branch::BranchError;
 pub(crate) use home::{Home, ManifestPutError, ManifestReadError};
-pub(crate) use images::Run;
+pub(crate) use images::{Chain, Run};
 pub(crate) use read::ReadError;
 pub(crate) use wait::WaitError;
 pub(crate) use write::{IngestError, WriteError};

@@ -66,14 +66,6 @@ impl ReadError {
         }
     }
 
-    /// The state of the keys, where that is why (K6).
-    pub(crate) const fn key_error(&self) -> Option<&KeyError> {
-        match self {
-            Self::Key(error) => Some(error),
-            _ => None,
-        }
-    }
-
     /// How a caller should take it.
     pub(crate) const fn grade(&self) -> Grade {
         match self {

@@ -10,6 +10,13 @@ impl Timeline {
     /// Takes layers out of the manifest and, once that was accepted, deletes them (D2). The caller
     /// knows that other layers hold what they held for those who read at the end; what a pin
     /// needs is refused (D6).
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "nothing is taken away before there is a retention"
+        )
+    )]
     pub(crate) async fn retire(&self, layers: &[LayerDescription]) -> Result<(), WriteError> {
         let mut writer = self.writer.lock().await;
         self.serving()?;

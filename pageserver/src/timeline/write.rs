@@ -146,10 +146,10 @@ impl Timeline {
             let Some(frozen) = self.freeze() else {
                 break;
             };
-            let layer = self.put_layer(&frozen).await?;
-            // The layer is in the bucket before a manifest names it.
+            let layers = self.put_layers(&frozen).await?;
+            // The layers are in the bucket before a manifest names them.
             self.change(writer, |manifest| {
-                manifest.layers.extend(layer);
+                manifest.layers.extend(layers);
                 manifest.disk_consistent_lsn = frozen.last;
                 manifest.previous_record = frozen.previous;
             })
@@ -248,26 +248,30 @@ impl Timeline {
         state.frozen.clone()
     }
 
-    /// Puts the values of `frozen`; `None` where it has none.
-    async fn put_layer(&self, frozen: &Frozen) -> Result<Option<LayerDescription>, WriteError> {
+    /// Puts the values of `frozen`.
+    async fn put_layers(&self, frozen: &Frozen) -> Result<Vec<LayerDescription>, WriteError> {
         let keys = self.home.keyring.tenant(self.home.tenant).await?;
         let _operation = keys.begin()?;
-        let (dek, slot) = keys.mint().await?;
         let folder = self.home.layers();
         let place = self.home.place(self.generation, &folder);
         let first = Lsn(self.state().manifest.disk_consistent_lsn.0 + 1);
-        // D5: every attempt has a name of its own.
-        let file = sealed::new_file_id(&mut OsEntropy);
-        let lsns = (first, frozen.last);
-        let sealed =
-            dek.with(|dek| writer::seal_delta(&frozen.memory, place, lsns, file, dek, &slot))?;
-        let Some((layer, sealed)) = sealed else {
-            return Ok(None);
-        };
-        // A fence that came while sealing stops the put (K6).
-        keys.check()?;
-        let name = format!("{folder}{}", layer.name);
-        self.home.bucket.put_if_absent(&name, sealed).await?;
-        Ok(Some(layer))
+        let mut layers = Vec::new();
+        for part in writer::delta_parts(&frozen.memory, DELTA_BYTES) {
+            let (dek, slot) = keys.mint().await?;
+            // D5: every attempt has a name of its own.
+            let file = sealed::new_file_id(&mut OsEntropy);
+            let lsns = (first, frozen.last);
+            let (layer, sealed) =
+                dek.with(|dek| writer::seal_delta(part, lsns, place, file, dek, &slot))?;
+            // A fence that came while sealing stops the put (K6).
+            keys.check()?;
+            let name = format!("{folder}{}", layer.name);
+            self.home.bucket.put_if_absent(&name, sealed).await?;
+            layers.push(layer);
+        }
+        Ok(layers)
     }
 }
+
+/// The bytes of one delta layer: it is in memory while it is sealed.
+const DELTA_BYTES: usize = 128 << 20;

@@ -13,6 +13,7 @@ use pg::page::BLOCK;
 use pg::wal::{RecordHeader, rmgr};
 
 use super::cluster::{Cluster, records};
+use crate::compact::{CompactConfig, compact};
 use crate::import::import;
 use crate::import::tests::home;
 use crate::ingest::{Directory, Ingest, IngestStream};
@@ -79,7 +80,13 @@ async fn hold_to_stock(full_page_writes: bool, cuts: usize) {
     let begun = IngestStream::new(Arc::clone(&timeline)).await.unwrap();
     throw_damage(begun.ingest().clone(), &records);
     feed(&timeline, &wal[..(end - start) as usize]).await;
-    timeline.flush().await.unwrap(); let zz = crate::compact::CompactConfig { image_bytes: 4 << 20, ..Default::default() }; crate::compact::compact(&timeline, zz).await.unwrap();
+    // The last cut is read from images, the others below them.
+    timeline.flush().await.unwrap();
+    let config = CompactConfig {
+        image_bytes: 4 << 20,
+        ..CompactConfig::default()
+    };
+    compact(&timeline, config).await.unwrap();
     let mut random = Random(SEED);
     let mut cuts: Vec<_> = records
         .chunks(records.len().div_ceil(cuts))

@@ -51,6 +51,7 @@ impl Blocks {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -61,6 +61,7 @@ impl LayerCache {
     }
 
     /// A cache of blocks alone.
+    #[cfg(test)]
     pub(crate) fn in_memory() -> Arc<Self> {
         Arc::new(Self {
             disk: None,
@@ -118,6 +119,7 @@ impl LayerCache {
     }
 
     /// The bytes of opened blocks.
+    #[cfg(test)]
     pub(crate) fn block_bytes(&self) -> usize {
         crate::layer::lock(&self.blocks).bytes()
     }

@@ -21,6 +21,8 @@ struct Cached {
     gets: Arc<AtomicUsize>,
 }
 
+type Damage = fn(&Cached);
+
 impl Cached {
     async fn new() -> Self {
         let world = World::created().await;
@@ -97,7 +99,7 @@ async fn a_layer_is_fetched_once_and_found_again_after_a_restart() {
 
 #[tokio::test]
 async fn a_damaged_copy_is_removed_and_read_from_the_bucket() {
-    let damages: [fn(&Cached); 6] = [
+    let damages: [Damage; 6] = [
         |c| fs::write(c.copy(&c.named[0]), []).unwrap(),
         |c| fs::write(c.copy(&c.named[0]), [0; 4000]).unwrap(),
         |c| assert!(fs::copy(c.copy(&c.named[1]), c.copy(&c.named[0])).is_ok()),
@@ -123,7 +125,7 @@ async fn a_damaged_copy_is_removed_and_read_from_the_bucket() {
 
 #[tokio::test]
 async fn damage_in_the_bucket_is_an_error_that_names_the_layer() {
-    let damages: [(fn(&Cached), &str); 4] = [
+    let damages: [(Damage, &str); 4] = [
         (
             |c| fs::remove_file(c.world.layer(&c.named[0])).unwrap(),
             "not",
