@@ -7,6 +7,7 @@ pub mod archive;
 pub mod config;
 pub mod framing;
 pub mod http;
+mod metrics;
 mod offload;
 pub mod timeline;
 pub mod timelines;

@@ -8,6 +8,7 @@ use service::task::Shutdown;
 use store::{PutError, SealedPutError};
 
 use crate::archive::{Archive, ArchiveError, Upload};
+use crate::metrics::metrics;
 use crate::timeline::{Timeline, TimelineError};
 use crate::wal_store::SEGMENT_BYTES;
 
@@ -91,6 +92,7 @@ async fn offload(
         };
         timeline.check()?;
         archive.put(sealed).await?;
+        metrics().segments_offloaded.inc();
     }
     Ok(timeline.backed_up(range.end).await?)
 }

@@ -153,6 +153,8 @@ impl Timelines {
     /// # Errors
     /// The state cannot be opened.
     pub fn new(node: Node, shutdown: Shutdown) -> Result<Self, StateError> {
+        // So that counters show from the start.
+        crate::metrics::metrics();
         Ok(Self {
             state: State::open(node.root.join("state"))?,
             node,

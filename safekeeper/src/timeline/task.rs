@@ -20,6 +20,7 @@ use super::open::NO_LOG;
 use super::{Position, Request, TimelineError};
 use crate::acceptor_record::{AcceptorRecord, Progress, RecordFile};
 use crate::framing::{Framing, FramingError};
+use crate::metrics::metrics;
 use crate::wal_store::{DiskError, OpenError, Place, ReadError, StoreAnchor, WalStore, WriteError};
 use batch::Batch;
 
@@ -185,6 +186,7 @@ impl Task {
 
     async fn doubt(&mut self) -> Result<(), TimelineError> {
         let timeline = self.place.timeline;
+        metrics().doubts.inc();
         tracing::error!(%timeline, "the log is in doubt: this node is a learner of the timeline");
         let mut actions = Vec::new();
         self.acceptor.doubt(&mut actions);
@@ -269,6 +271,8 @@ impl Task {
     async fn append(&mut self, at: Lsn, wal: &[u8]) -> Result<(), TimelineError> {
         let store = self.store.as_mut().ok_or(TimelineError::NoLog)?;
         store.append(at, wal).await?;
+        metrics().wal_writes.inc();
+        metrics().wal_bytes.inc_by(wal.len() as u64);
         self.unmarked = true;
         Ok(())
     }

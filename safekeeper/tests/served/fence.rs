@@ -48,13 +48,16 @@ async fn nothing_is_acknowledged_after_a_fence() {
     let wal = Wal::new(&[500; 200]);
     let server = Server::start(root.path(), Gate(None)).await;
     let (mut push, _) = Push::begin(&server, 1).await.unwrap();
+    // The log has begun before the race does.
+    let first = wal.between(START, wal.ends[0]);
+    let answer = push.append(START, first, Lsn::INVALID).await.unwrap();
+    let (mut at, mut acknowledged) = (wal.ends[0], answer.flush);
     let ring = std::sync::Arc::clone(&server.ring);
     let fence = service::task::spawn("fence", async move {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         ring.fence(TENANT, RevokeReason::Disabled).await;
     });
-    let (mut at, mut acknowledged) = (START, START);
-    for end in &wal.ends {
+    for end in &wal.ends[1..] {
         match push.append(at, wal.between(at, *end), Lsn::INVALID).await {
             Ok(answer) => acknowledged = answer.flush,
             Err(refused) => {

@@ -9,6 +9,7 @@ use quorum::{Action, Ticket};
 use tokio::sync::{oneshot, watch};
 
 use super::Task;
+use crate::metrics::metrics;
 use crate::timeline::{Answers, Position, TimelineError};
 
 /// A batch with more WAL is carried out before more is taken.
@@ -87,6 +88,9 @@ impl Task {
         batch: &mut Batch,
     ) -> Result<(), TimelineError> {
         batch.open(Some(to));
+        if matches!(message, ToAcceptor::Append(_)) {
+            metrics().appends.inc();
+        }
         if let Err(error) = self.frame(&mut message) {
             if let Some(answer) = batch.answers.last_mut() {
                 answer.refusal = Some(error.into());

@@ -1,0 +1,39 @@
+//! What `/metrics` shows beside the names of no tenant.
+
+use std::sync::OnceLock;
+
+use prometheus::IntCounter;
+
+/// The counters of this process.
+pub(crate) struct Metrics {
+    /// Bytes of WAL made durable.
+    pub(crate) wal_bytes: IntCounter,
+    /// Writes of WAL, each with its sync: fewer than appends where these wait for each other.
+    pub(crate) wal_writes: IntCounter,
+    /// Appends of proposers.
+    pub(crate) appends: IntCounter,
+    /// Segments that this node has brought into the bucket.
+    pub(crate) segments_offloaded: IntCounter,
+    /// Timelines whose log came into doubt (A5).
+    pub(crate) doubts: IntCounter,
+}
+
+/// The counters of this process.
+pub(crate) fn metrics() -> &'static Metrics {
+    static METRICS: OnceLock<Metrics> = OnceLock::new();
+    METRICS.get_or_init(|| Metrics {
+        wal_bytes: counter("wal_bytes_total", "Bytes of WAL made durable"),
+        wal_writes: counter("wal_writes_total", "Writes of WAL, each with its sync"),
+        appends: counter("appends_total", "Appends of proposers"),
+        segments_offloaded: counter("segments_offloaded_total", "Segments put into the bucket"),
+        doubts: counter("doubts_total", "Timelines whose log came into doubt"),
+    })
+}
+
+fn counter(name: &str, help: &str) -> IntCounter {
+    let name = format!("redoubt_safekeeper_{name}");
+    let counter = IntCounter::new(name, help).expect("the names above are valid");
+    // An error says that the name is taken, and then the counter is not shown.
+    drop(service::metrics::registry().register(Box::new(counter.clone())));
+    counter
+}
