@@ -351,6 +351,12 @@ impl Acceptor {
             to: at,
             term: m.term,
         });
+        // What is cut off must not count as flushed until then: the new term's commit positions
+        // are of other bytes (A3).
+        self.flush = self.flush.min(at);
+        self.pending
+            .iter_mut()
+            .for_each(|(_, end)| *end = (*end).min(at));
         self.pending.push_back((ticket, at));
         self.write = at;
         self.commit_seen = self.state.commit;
