@@ -58,12 +58,6 @@ impl Leases {
 }
 
 impl Lease {
-    /// Whether it is one.
-    #[must_use]
-    pub const fn is_one(&self) -> bool {
-        self.0.is_some()
-    }
-
     /// Until when the watchdog lets PostgreSQL live; none where the lease is over.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {

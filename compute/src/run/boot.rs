@@ -28,6 +28,8 @@ use crate::sandbox::{Directory, Leash, Sandbox, SandboxError, Start};
 use crate::standby::{Standby, StandbyConfig};
 use crate::status::Phase;
 
+/// How long the signs of one end may lie apart.
+const SETTLE: Duration = Duration::from_millis(200);
 /// How often the watchdog's deadline is moved.
 const EXTEND: Duration = Duration::from_secs(1);
 /// How often the pageserver is asked whether it still ingests.
@@ -72,14 +74,16 @@ impl Agent {
         };
         // The door first, so that nobody talks to what is dying; `Open` is left for `live` to see.
         self.shut_door(&ended);
+        // When the watchdog ends, PostgreSQL and the standby fail too: that is the reason then.
+        let gone = tokio::time::timeout(SETTLE, sandbox.ended()).await.is_ok();
         sandbox.kill().await;
         tasks.request();
         tasks.finished().await;
         let ended = match ended {
-            // The watchdog acts before the lease is over (W1): was that the reason?
-            Err(failure) if lease.is_one() && !matches!(failure, Failure::Key(_)) => {
+            Err(failure) if gone && !matches!(failure, Failure::Key(_)) => {
+                // The watchdog acts before the lease is over (W1): was that its reason?
                 let closed = tokio::time::timeout(2 * RESERVE, lease.closed()).await;
-                Err(closed.map_or(failure, Failure::Key))
+                Err(closed.map_or(SandboxError::Ended.into(), Failure::Key))
             }
             ended => ended,
         };
@@ -249,7 +253,8 @@ impl Agent {
             self.board.committed(now);
             match self.storage.status().await {
                 Ok(status) => {
-                    let reason = self.why_held(now, &status);
+                    let longest = self.config.pageserver_lag_bytes_max;
+                    let reason = why_held(now, &status, longest);
                     if *held.borrow() != reason {
                         self.board.hold(reason.clone());
                         held.send_replace(reason);
@@ -260,17 +265,6 @@ impl Agent {
             }
             tokio::time::sleep(WATCH).await;
         }
-    }
-
-    /// Nothing is acknowledged that cannot be read back.
-    fn why_held(&self, committed: Lsn, status: &PageserverStatus) -> Option<String> {
-        if let Some(why) = &status.stopped {
-            return Some(format!("the pageserver has stopped ingest: {why}"));
-        }
-        let behind = committed.checked_sub(status.last_record_lsn)?;
-        let longest = self.config.pageserver_lag_bytes_max;
-        (behind > longest)
-            .then(|| format!("the pageserver is {behind} bytes behind, more than {longest}"))
     }
 }
 
@@ -302,6 +296,16 @@ impl Running<'_> {
         self.sandbox.signal(self.program, Signal::SIGINT);
         tokio::time::sleep(PATIENCE).await;
     }
+}
+
+/// Nothing is acknowledged that cannot be read back: why WAL is held, if it is.
+fn why_held(committed: Lsn, status: &PageserverStatus, longest: u64) -> Option<String> {
+    if let Some(why) = &status.stopped {
+        return Some(format!("the pageserver has stopped ingest: {why}"));
+    }
+    let behind = committed.checked_sub(status.last_record_lsn)?;
+    (behind > longest)
+        .then(|| format!("the pageserver is {behind} bytes behind, more than {longest}"))
 }
 
 /// Moves the watchdog's deadline while the lease runs.
@@ -349,4 +353,41 @@ fn is_starting(error: &WireError) -> bool {
 /// Random, so that nobody else guesses the name that makes a standby count (C2).
 fn standby_name() -> String {
     format!("redoubt_{}", hex::encode(OsEntropy::bytes::<8>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use ids::{Generation, NodeId};
+
+    use super::*;
+
+    #[test]
+    fn wal_is_held_while_storage_cannot_take_it() {
+        let status = |at, stopped: Option<&str>| PageserverStatus {
+            node: NodeId(1),
+            generation: Generation(1),
+            last_record_lsn: Lsn(at),
+            remote_consistent_lsn: Lsn(0),
+            stopped: stopped.map(str::to_owned),
+        };
+        assert_eq!(why_held(Lsn(1000), &status(500, None), 500), None);
+        assert_eq!(
+            why_held(Lsn(1000), &status(2000, None), 500),
+            None,
+            "it is ahead"
+        );
+        assert!(why_held(Lsn(1001), &status(500, None), 500).is_some());
+        let stopped = why_held(Lsn(1000), &status(1000, Some("rmgr 128")), 500);
+        assert!(stopped.unwrap().contains("rmgr 128"));
+    }
+
+    #[test]
+    fn names_of_standbys_need_no_quotes_and_differ() {
+        let (one, other) = (standby_name(), standby_name());
+        assert_ne!(one, other);
+        assert!(
+            one.chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        );
+    }
 }

@@ -121,7 +121,9 @@ impl Agent {
             match self.once(&directory, shutdown).await {
                 Ok(()) => break,
                 Err(Failure::Key(why)) if is_fence(&why) => {
-                    tracing::error!(reason = %why, "fenced");
+                    if self.board.status().reason.as_ref() != Some(&why.to_string()) {
+                        tracing::error!(reason = %why, "fenced");
+                    }
                     self.board
                         .close(Phase::Fenced, refusal(&why), why.to_string());
                 }
@@ -144,8 +146,12 @@ impl Agent {
         Ok(())
     }
 
-    /// Only what failed before PostgreSQL ran: a compute that ended is its supervisor's to judge.
+    /// What failed before PostgreSQL ran, and an agent that was stopped for so long that the
+    /// watchdog acted. A PostgreSQL that ended by itself is for its supervisor to judge.
     fn is_repaired_by_a_start(&self, failure: &Failure) -> bool {
+        if matches!(failure, Failure::Sandbox(SandboxError::Ended)) {
+            return true;
+        }
         let transient = failure.grade().may_retry();
         let elsewhere = matches!(failure, Failure::Lost(_));
         transient && !elsewhere && self.board.status().phase != Phase::Open

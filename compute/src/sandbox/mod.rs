@@ -228,6 +228,13 @@ impl Sandbox {
         }
     }
 
+    /// Returns when the watchdog has ended by itself, or by somebody else's hand.
+    pub async fn ended(&self) {
+        let mut seen = self.seen.clone();
+        // Nobody left to report is the end, too.
+        drop(seen.wait_for(|seen| seen.ended).await);
+    }
+
     /// Runs a program to its end.
     ///
     /// # Errors
