@@ -149,8 +149,10 @@ fn table(status: &Status) -> String {
         "directory  {}\ntenant     {}\n",
         status.directory, status.tenant
     );
+    let names = status.processes.iter().map(|process| process.name.len());
+    let width = names.max().unwrap_or(0).max(16);
     text.push_str(&format!(
-        "\n{:16} {:8} {:>8} {:>6} {:>6}  {}\n",
+        "\n{:width$} {:8} {:>8} {:>6} {:>6}  {}\n",
         "process", "state", "pid", "libpq", "http", "ready, position"
     ));
     let number = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
@@ -165,7 +167,7 @@ fn table(status: &Status) -> String {
             .map(|(branch, lsn)| format!("  {branch} {lsn}"))
             .collect();
         text.push_str(&format!(
-            "{:16} {:8} {:>8} {:>6} {:>6}  {ready}{positions}\n",
+            "{:width$} {:8} {:>8} {:>6} {:>6}  {ready}{positions}\n",
             process.name,
             process.state.word(),
             number(process.pid.map(|pid| pid.to_string())),
