@@ -338,6 +338,7 @@ mod tests {
 
     #[test]
     fn keys_travel_in_the_clear_on_this_machine_only() {
+        service::init();
         for url in [
             "http://10.0.0.1:1",
             "http://127.0.0.1.example:1",
