@@ -4,7 +4,7 @@ export PATH := $(CACHE)/bin:$(PATH)
 SECONDS ?= 20
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 .DEFAULT_GOAL := help
-.PHONY: help deps build guard run test fmt lint unit audit doc deny tidy servers fuzz clean
+.PHONY: help deps build guard run test fmt lint unit audit doc deny tidy servers system fuzz clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -19,10 +19,10 @@ build: deps ## build everything, release
 guard: ## the module that holds commits in PostgreSQL, against a real one
 	$(MAKE) -C compute/guard check
 
-run: build ## what runs today: the part of the tour that exists
+run: build ## install, build, start a local system; TOUR=1 walks through the tour too
 	@scripts/tour
 
-test: deps fmt lint unit guard audit doc deny tidy servers ## everything that must hold before a change lands
+test: deps fmt lint unit guard audit doc deny tidy servers system ## everything that must hold before a change lands
 
 fmt: ## formatting
 	cargo fmt --all --check
@@ -48,8 +48,13 @@ tidy: ## arrows, fences and promises about the tree itself
 	cargo build --quiet --locked --package redoubt
 	scripts/pytest tidy
 
-servers: ## the parts that speak to servers which are not ours: S3
+servers: ## the parts that speak to servers which are not ours: S3, KMS
 	scripts/pytest servers
+
+system: ## a whole system with a real Postgres: kills, drills, damage, plaintext (root)
+	cargo build --locked --workspace
+	$(MAKE) -C compute/guard
+	REDOUBT_GUARD=$(CURDIR)/compute/guard/redoubt_guard.so scripts/pytest system
 
 fuzz: ## every fuzz target, SECONDS=20 each
 	@scripts/cargo-tool fuzz 0.13.2
