@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use ids::{Lsn, NodeId};
@@ -9,12 +10,17 @@ use pg::wire::wal_push::{ToAcceptor, ToProposer};
 use quorum::{Effect, Proposer};
 use service::task::Shutdown;
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 
 use super::refill::{self, Refill};
 use super::{Elected, Offer, ProposerLost, Published, Reach};
 
 /// Small offers that wait are handed over as one of at most this.
 const COALESCED_BYTES_MAX: usize = 1 << 20;
+
+/// How often safekeepers that owe no answer are asked whether the term is still ours: whoever only
+/// reads hears within this time that another compute has taken over (C1).
+const HEARTBEAT: Duration = Duration::from_millis(500);
 
 /// What other tasks tell the owner.
 pub(super) enum Event {
@@ -87,6 +93,8 @@ impl Owner {
         mut heard: mpsc::Receiver<Event>,
         stop: Shutdown,
     ) {
+        let mut beat = tokio::time::interval(HEARTBEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.over {
             let leading = self.published.elected.borrow().is_some();
             let mut effects = Vec::new();
@@ -100,6 +108,7 @@ impl Owner {
                     Some(offer) => self.on_offer(offer, &mut offers, &mut effects),
                     None => break,
                 },
+                _ = beat.tick() => self.proposer.heartbeat(&mut effects),
             }
             self.perform(effects);
         }

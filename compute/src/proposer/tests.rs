@@ -201,6 +201,24 @@ async fn a_term_that_was_taken_over_is_lost_for_good() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_term_that_was_taken_over_is_lost_without_a_write() {
+    let keepers = [1, 2, 3].map(Safekeeper::start);
+    let keepers = futures_util::future::join_all(keepers).await;
+    let all: Vec<_> = keepers.iter().collect();
+    let shutdown = Shutdown::new();
+    let old = propose(&all, 7, START, &shutdown);
+    old.elected().await.unwrap();
+    write(&old, START, 5000).await;
+    let new = propose(&all, 7, START, &shutdown);
+    new.elected().await.unwrap();
+    let lost = tokio::time::timeout(Duration::from_secs(5), old.lost()).await;
+    assert!(lost.unwrap().reason.contains("term 1"));
+    // The one that asks all the time keeps its own.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert!(new.lost.borrow().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wal_that_does_not_follow_ends_the_term() {
     let keeper = Safekeeper::start(1).await;
     let shutdown = Shutdown::new();

@@ -224,6 +224,24 @@ impl Proposer {
         self.pump(node, out);
     }
 
+    /// Asks every safekeeper that owes no answer whether the term is still ours, by an append
+    /// without WAL. To be called now and then: who has nothing to write would not hear else that
+    /// its term is lost (C1).
+    pub fn heartbeat(&mut self, out: &mut Vec<Effect>) {
+        if self.phase != Phase::Leading {
+            return;
+        }
+        let owes_nothing = |p: &Peer| p.next.filter(|_| p.unanswered.is_empty());
+        let idle = self.peers.iter();
+        let idle: Vec<_> = idle
+            .filter_map(|(node, peer)| Some((*node, owes_nothing(peer)?)))
+            .collect();
+        for (node, next) in idle {
+            let message = self.append(next, Bytes::new());
+            self.send_append(node, message, out);
+        }
+    }
+
     /// The term, once one was chosen.
     #[must_use]
     pub fn term(&self) -> Term {

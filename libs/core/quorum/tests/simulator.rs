@@ -90,7 +90,8 @@ impl Cluster {
         match self.random.below(1000) {
             0..650 => self.deliver(),
             650..850 => self.sync(node),
-            850..950 => self.write(),
+            850..930 => self.write(),
+            930..950 => self.heartbeat(),
             950..980 => self.reconnect(node),
             980..993 => self.crash(node),
             _ => self.replace_proposer(),
@@ -222,6 +223,13 @@ impl Cluster {
         if !*lost {
             proposer.offer(proposer.end(), &wal, &mut out);
         }
+        self.effects(p, out);
+    }
+
+    fn heartbeat(&mut self) {
+        let p = self.random.below(self.proposers.len());
+        let mut out = Vec::new();
+        self.proposers[p].0.heartbeat(&mut out);
         self.effects(p, out);
     }
 

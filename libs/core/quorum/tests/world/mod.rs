@@ -54,6 +54,11 @@ impl World {
                 let links = &mut self.compute(name).links;
                 links.retain(|n, _| numbers(nodes).all(|cut| cut != *n));
             }
+            ["heartbeat", name] => {
+                let mut out = Vec::new();
+                self.compute(name).proposer.heartbeat(&mut out);
+                self.effects(name, out);
+            }
             ["write", name, bytes] => self.write(name, number(bytes)),
             ["supply", name, node, bytes] => self.supply(name, number(node), number(bytes)),
             ["configure", ref rest @ ..] => self.configure(rest),
