@@ -5,15 +5,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
-use ids::{TenantId, TimelineId};
+use ids::{TenantId, Term, TimelineId};
 use pg::wire::wal_push::{AppendAnswer, PageserverFeedback, ToAcceptor, ToProposer};
 use service::libpq::{Conn, QueryError, WireError};
 
+use tokio::sync::watch;
+
 use super::{PROTOCOL, UNSUPPORTED, option};
-use crate::timeline::{Answers, Pending, Timeline, TimelineError};
+use crate::timeline::{Answers, Pending, Position, Timeline, TimelineError};
 use crate::timelines::{AccessError, Timelines};
 
 const INTERNAL: &str = "XX000";
+/// `object_not_in_prerequisite_state`
+const SUPERSEDED: &str = "55000";
 /// Messages under way. What a proposer sends beyond waits in its socket.
 const PENDING: usize = 128;
 /// How long a client may take to read why the stream ends.
@@ -52,6 +56,7 @@ pub(super) async fn run(
         timeline: &timeline,
         pending: FuturesOrdered::new(),
         last: None,
+        term: Term(0),
     }
     .run(conn, first)
     .await?;
@@ -69,6 +74,8 @@ struct Stream<'a> {
     pending: FuturesOrdered<Pending>,
     /// What reports of pageservers are sent with.
     last: Option<AppendAnswer>,
+    /// The highest term that this proposer has named.
+    term: Term,
 }
 
 impl Stream<'_> {
@@ -76,6 +83,7 @@ impl Stream<'_> {
         let mut feedback = self.timeline.feedback();
         // One that came before this proposer is new to it.
         feedback.mark_changed();
+        let mut position = self.timeline.position();
         self.submit(first).await?;
         let mut open = true;
         while open || !self.pending.is_empty() {
@@ -91,6 +99,16 @@ impl Stream<'_> {
                             return Err(close(conn, ended.into()).await);
                         }
                     }
+                }
+                // C1: a compute that was replaced need not write anything to be told. What it asked
+                // is answered first, and names the higher term; else it asks on a new connection.
+                Ok(now) = superseded(&mut position, self.term),
+                    if self.term > Term(0) && self.pending.is_empty() =>
+                {
+                    let ours = self.term;
+                    let message = format!("term {ours} is over: another proposer was given term {now}");
+                    let refusal = QueryError::refused(SUPERSEDED, message);
+                    return Err(close(conn, refusal).await);
                 }
                 Ok(()) = feedback.changed(), if self.last.is_some() => {
                     let report = feedback.borrow_and_update().clone();
@@ -108,6 +126,12 @@ impl Stream<'_> {
     }
 
     async fn submit(&mut self, message: ToAcceptor) -> Result<(), QueryError> {
+        self.term = self.term.max(match &message {
+            ToAcceptor::Greeting(_) => Term(0),
+            ToAcceptor::Vote(m) => m.term,
+            ToAcceptor::Elected(m) => m.term,
+            ToAcceptor::Append(m) => m.term,
+        });
         match self.timeline.submit(message).await {
             Ok(pending) => self.pending.push_back(pending),
             // Ended: the loop says why.
@@ -154,6 +178,15 @@ impl Stream<'_> {
         }
         Ok(conn.write_copy(&message.encode()).await?)
     }
+}
+
+/// Returns when a term above `term` was voted for or has begun here.
+async fn superseded(
+    position: &mut watch::Receiver<Position>,
+    term: Term,
+) -> Result<Term, watch::error::RecvError> {
+    let reached = position.wait_for(|position| position.term > term).await?;
+    Ok(reached.term)
 }
 
 /// An error in a copy is the last that is said on the connection.

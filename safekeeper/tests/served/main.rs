@@ -105,6 +105,25 @@ async fn a_stream_of_a_term_goes_to_the_flushed_end_and_ends_with_the_term() {
     server.stop().await;
 }
 
+/// C1: a compute that was replaced and has nothing to write is told without being asked.
+#[tokio::test]
+async fn the_connection_of_an_older_term_ends_when_a_newer_one_is_voted_for() {
+    let root = tempfile::tempdir().unwrap();
+    let wal = Wal::new(&[10]);
+    let server = Server::start(root.path(), Gate(None)).await;
+    let (mut old, _) = Push::begin(&server, 1).await.unwrap();
+    old.commit(&wal).await;
+    let (mut new, vote) = Push::begin(&server, 2).await.unwrap();
+    assert!(vote.given);
+    let limit = std::time::Duration::from_secs(10);
+    let ended = tokio::time::timeout(limit, old.answer()).await.unwrap();
+    let ended = ended.unwrap_err();
+    assert!(ended.contains("term 1 is over"), "{ended}");
+    let same = new.append(wal.end(), Bytes::new(), wal.end()).await;
+    assert_eq!(same.unwrap().flush, wal.end());
+    server.stop().await;
+}
+
 /// The mark proves that the last acknowledged frame had been synced.
 #[tokio::test]
 async fn an_idle_log_gets_a_mark() {
