@@ -8,7 +8,8 @@ pub fn cipher(directory: &Path) -> PathBuf {
     directory.join("cipher")
 }
 
-/// Sockets: seen inside and outside.
+/// Sockets, in memory; inside only. The agent reaches them through a handle
+/// ([`crate::sandbox::Sandbox::sockets`]).
 #[must_use]
 pub fn run(directory: &Path) -> PathBuf {
     directory.join("run")

@@ -24,6 +24,8 @@ use crate::place;
 pub const FUSE: FsType = FsType(0x6573_5546);
 /// How long gocryptfs may take to show the disk.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// What fits beside the sockets.
+const SOCKETS_BYTES: u32 = 1 << 20;
 const GOCRYPTFS: &str = "/usr/bin/gocryptfs";
 
 /// The sealed disk cannot be had.
@@ -67,9 +69,11 @@ pub(super) fn seal(arguments: &Arguments, ready: &Ready) -> Result<Pid, MountErr
     make(&etc, 0o755)?;
     let disk = place::disk(root);
     make(&disk, 0o700)?;
-    for stays_writable in [place::cipher(root), place::run(root)] {
-        bind(&stays_writable)?;
-    }
+    bind(&place::cipher(root))?;
+    // PostgreSQL's user can write here, so it is memory too: a superuser can COPY rows to a file.
+    let (uid, gid) = (arguments.uid, arguments.gid);
+    let options = format!("mode=0700,uid={uid},gid={gid},size={SOCKETS_BYTES}");
+    mount_memory("tmpfs", &place::run(root), &options)?;
 
     let password = password();
     let config = inside.join("gocryptfs.conf");

@@ -190,7 +190,7 @@ impl Agent {
         let arguments = settings::arguments(&places, &control, &self.config.settings);
         let program = sandbox.launch(&self.postgres(), arguments, String::new());
         let standby = StandbyConfig {
-            socket_dir: place::run(at),
+            socket_dir: sandbox.sockets(),
             port: settings::PORT,
             application_name: name,
             from: made.laid.end,

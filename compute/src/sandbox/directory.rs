@@ -1,10 +1,9 @@
 //! The agent's directory on the disk of the machine.
 
 use std::fs::{self, File, TryLockError};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::config::Owner;
 use crate::place;
 
 /// The path of a socket has at most 107 bytes; this leaves room for its name.
@@ -85,12 +84,12 @@ impl Directory {
     ///
     /// # Errors
     /// See [`DirectoryError`].
-    pub fn clear(&self, owner: Owner) -> Result<(), DirectoryError> {
+    pub fn clear(&self) -> Result<(), DirectoryError> {
         self.wipe()?;
-        for (path, mode, theirs) in [
-            (place::cipher(&self.path), 0o700, false),
-            (place::run(&self.path), 0o700, true),
-            (place::inside(&self.path), 0o755, false),
+        for (path, mode) in [
+            (place::cipher(&self.path), 0o700),
+            (place::run(&self.path), 0o755),
+            (place::inside(&self.path), 0o755),
         ] {
             let io = |source| DirectoryError::Io {
                 path: path.clone(),
@@ -101,14 +100,11 @@ impl Directory {
                 .mode(mode)
                 .create(&path)
                 .map_err(io)?;
-            if theirs {
-                chown(&path, Some(owner.uid), Some(owner.gid)).map_err(io)?;
-            }
         }
         Ok(())
     }
 
-    /// Removes the sealed bytes, whose key is gone, and the sockets.
+    /// Removes the sealed bytes, whose key is gone.
     ///
     /// # Errors
     /// See [`DirectoryError`].

@@ -97,6 +97,7 @@ pub struct Sandbox {
     seen: watch::Receiver<Seen>,
     disk: Disk,
     etc: File,
+    run: File,
     programs: u32,
 }
 
@@ -138,7 +139,7 @@ impl Sandbox {
     /// # Errors
     /// See [`SandboxError`].
     pub async fn start(directory: &Directory, start: &Start) -> Result<Self, SandboxError> {
-        directory.clear(start.owner)?; // S2
+        directory.clear()?; // S2
         let mut child = command(directory.path(), start)
             .spawn()
             .map_err(SandboxError::Start)?;
@@ -163,12 +164,14 @@ impl Sandbox {
             return Err(SandboxError::NotSealed(place::disk(directory.path())));
         }
         let etc = open(&root, &place::etc(directory.path()))?;
+        let run = open(&root, &place::run(directory.path()))?;
         Ok(Self {
             child,
             orders,
             seen,
             disk,
             etc,
+            run,
             programs: 0,
         })
     }
@@ -183,6 +186,13 @@ impl Sandbox {
     #[must_use]
     pub fn disk(&self) -> Disk {
         self.disk.clone()
+    }
+
+    /// The directory of the sockets, as everybody outside sees it while this lives.
+    #[must_use]
+    pub fn sockets(&self) -> PathBuf {
+        let (process, handle) = (std::process::id(), self.run.as_raw_fd());
+        PathBuf::from(format!("/proc/{process}/fd/{handle}"))
     }
 
     /// Writes a file of PostgreSQL's configuration, which PostgreSQL can read and not write.
@@ -285,6 +295,9 @@ fn command(directory: &Path, start: &Start) -> Command {
         .args(["--deadline-ms", &deadline.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        // A terminal's signals are for the agent: gocryptfs would take the disk away on one, and a
+        // stopped watchdog ends nobody.
+        .process_group(0)
         .kill_on_drop(true);
     if start.danger_plain_log {
         command.arg("--danger-plain-log");
