@@ -89,6 +89,9 @@ pub enum KeyErrorKind {
     /// The tenant has no keys here.
     #[error("the tenant is not known")]
     UnknownTenant,
+    /// The keymanager has not heard from the KMS since it started, or since a revocation ended.
+    #[error("nothing is known of the tenant's key yet")]
+    NotKnownYet,
     /// The wrap slot does not open: damaged, or of another tenant.
     #[error("the wrapped key does not open")]
     BrokenSlot,
@@ -105,7 +108,7 @@ impl KeyErrorKind {
     #[must_use]
     pub const fn grade(self) -> Grade {
         match self {
-            Self::Revoked | Self::Outage => Grade::KeyUnavailable,
+            Self::Revoked | Self::Outage | Self::NotKnownYet => Grade::KeyUnavailable,
             Self::LeaseEnded => Grade::Retry,
             Self::UnknownTenant => Grade::FixRequest,
             Self::BrokenSlot | Self::UnknownKek => Grade::DataDamaged,
@@ -122,6 +125,7 @@ impl KeyErrorKind {
             Self::BrokenSlot => 5,
             Self::UnknownKek => 6,
             Self::StalePlacement => 7,
+            Self::NotKnownYet => 8,
         }
     }
 
@@ -134,6 +138,7 @@ impl KeyErrorKind {
             5 => Self::BrokenSlot,
             6 => Self::UnknownKek,
             7 => Self::StalePlacement,
+            8 => Self::NotKnownYet,
             _ => return None,
         })
     }

@@ -191,7 +191,7 @@ fn granted(server: usize, sent: u64, answer: &Answer) -> Result<Grant, KeyError>
             kek: answer.active_kek,
             deadline_ms: sent.saturating_add(answer.remaining_ms),
         }),
-        (_, TenantState::Unknown) => refused(KeyErrorKind::UnknownTenant),
+        (_, TenantState::Unknown) => refused(KeyErrorKind::NotKnownYet),
         (None, TenantState::Unverified) => refused(KeyErrorKind::Outage),
         (None, TenantState::Active) => refused(KeyErrorKind::StalePlacement),
     }
@@ -353,7 +353,7 @@ const fn leaves_running(error: &KeyError) -> bool {
         error,
         KeyError::Unreachable { .. }
             | KeyError::Refused {
-                kind: KeyErrorKind::UnknownTenant,
+                kind: KeyErrorKind::NotKnownYet,
                 ..
             }
     )
@@ -382,7 +382,7 @@ fn unreachable(tenant: TenantId, detail: impl ToString) -> KeyError {
 
 /// The contract carries the kind of a refusal as its text.
 fn refusal(tenant: TenantId, error: &ClientError) -> KeyError {
-    const KINDS: [KeyErrorKind; 7] = [
+    const KINDS: [KeyErrorKind; 8] = [
         KeyErrorKind::Revoked,
         KeyErrorKind::LeaseEnded,
         KeyErrorKind::Outage,
@@ -390,6 +390,7 @@ fn refusal(tenant: TenantId, error: &ClientError) -> KeyError {
         KeyErrorKind::BrokenSlot,
         KeyErrorKind::UnknownKek,
         KeyErrorKind::StalePlacement,
+        KeyErrorKind::NotKnownYet,
     ];
     let ClientError::Refused { body, .. } = error else {
         return unreachable(tenant, error);
@@ -400,5 +401,28 @@ fn refusal(tenant: TenantId, error: &ClientError) -> KeyError {
     {
         Some(kind) => KeyError::Refused { tenant, kind },
         None => unreachable(tenant, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keymanager_that_has_yet_to_ask_the_kms_is_asked_again() {
+        let answer = Answer {
+            tenant: TenantId([7; 16]),
+            lease: None,
+            remaining_ms: 0,
+            epoch: 1,
+            kek_id: None,
+            active_kek: KekVersion(0),
+            lowest_kek: KekVersion(1),
+            state: TenantState::Unknown,
+        };
+        let error = granted(0, 0, &answer).err().unwrap();
+        assert_eq!(error.grade(), api::Grade::KeyUnavailable);
+        assert!(leaves_running(&error), "a lease of another one goes on");
+        assert!(error.to_string().contains("yet"), "{error}");
     }
 }
