@@ -10,7 +10,7 @@ use serde::Deserialize;
 use service::listen::Listen;
 use service::token::Verifier;
 use store::names::Cell;
-use store::{Bucket, BucketConfig};
+use store::{Bucket, BucketConfig, ProbeError};
 
 use super::{Keymanager, Tenant};
 use crate::kek::{KekDocuments, KekRing, Provider};
@@ -20,6 +20,10 @@ use crate::kms::local::LocalKms;
 use crate::ledger::Ledger;
 use crate::request::Requests;
 use crate::timings::Timings;
+
+/// How often a bucket that does not answer is asked at the start, and the wait in between.
+const BUCKET_ATTEMPTS: u32 = 30;
+const BUCKET_AGAIN: Duration = Duration::from_secs(1);
 
 /// The configuration file.
 #[derive(Deserialize)]
@@ -102,6 +106,7 @@ impl Config {
             "data keys leave this machine only under mutual TLS: set identity"
         );
         let bucket = Bucket::open(&self.bucket)?;
+        probe(&bucket).await.context("the bucket is refused")?;
         let cell = Cell::new(&self.cell)?;
         let ledger = Ledger::open(&self.ledger)
             .with_context(|| format!("cannot use {}", self.ledger.display()))?;
@@ -118,6 +123,21 @@ impl Config {
         let verifier = self.token_key.as_ref().map(Verifier::load).transpose()?;
         Ok(Keymanager::new(tenants, ledger, verifier))
     }
+}
+
+/// D4: two keymanagers write KEK documents. A bucket that does not answer yet is asked again for a
+/// while, since what starts together does not come up together.
+async fn probe(bucket: &Bucket) -> Result<(), ProbeError> {
+    for _ in 0..BUCKET_ATTEMPTS {
+        match bucket.probe().await {
+            Err(ProbeError::Unavailable(why)) => {
+                tracing::warn!(error = why, "the bucket does not answer");
+                tokio::time::sleep(BUCKET_AGAIN).await;
+            }
+            probed => return probed,
+        }
+    }
+    bucket.probe().await
 }
 
 impl TenantConfig {
