@@ -64,6 +64,9 @@ pub struct Config {
     /// The system user that PostgreSQL runs as.
     #[serde(default = "user")]
     pub user: String,
+    /// Between two renewals of the lease, in milliseconds (K2).
+    #[serde(default = "lease_renew_ms")]
+    pub lease_renew_ms: u64,
     /// How many bytes of WAL the pageserver may be behind before commits wait.
     #[serde(default = "pageserver_lag_bytes_max")]
     pub pageserver_lag_bytes_max: u64,
@@ -86,6 +89,10 @@ fn http() -> SocketAddr {
 
 fn postgres_bin() -> PathBuf {
     PathBuf::from("/usr/lib/postgresql/15/bin")
+}
+
+const fn lease_renew_ms() -> u64 {
+    10_000
 }
 
 const fn pageserver_lag_bytes_max() -> u64 {

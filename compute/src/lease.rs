@@ -11,9 +11,6 @@ use crate::config::Config;
 use crate::deadline;
 use crate::door::first::Refusal;
 
-/// Between two renewals (K2).
-const RENEW: Duration = Duration::from_secs(10);
-
 /// Who grants leases; nobody, for a compute that says that it is insecure.
 pub struct Leases {
     ring: Option<Keyring>,
@@ -33,7 +30,7 @@ impl Leases {
             keymanagers: config.keymanagers.clone(),
             identity_dir: config.identity.clone(),
             node: config.node(),
-            renew: RENEW,
+            renew: Duration::from_millis(config.lease_renew_ms),
             // No key is held, so no operation is waited for: PostgreSQL is killed at once.
             drain: Duration::ZERO,
             token: (!token.is_empty()).then(|| token.to_owned()),

@@ -35,6 +35,9 @@ pub(crate) struct Options {
     /// Probes and leases in seconds, so that a drill takes seconds.
     #[arg(long)]
     fast_keys: bool,
+    /// How long an outage of the KMS is served.
+    #[arg(long, value_name = "SECONDS")]
+    key_grace: Option<u32>,
     /// Moves every port, so that several systems run beside each other.
     #[arg(long, value_name = "N")]
     port_offset: Option<u16>,
@@ -85,6 +88,9 @@ pub(super) fn described(options: &Options, existing: Option<System>) -> Result<S
         system.guard.clone_from(&options.guard);
     }
     system.fast_keys |= options.fast_keys;
+    if options.key_grace.is_some() {
+        system.key_grace = options.key_grace;
+    }
     system.ports()?;
     let changed = before
         != System {
@@ -139,7 +145,12 @@ mod tests {
         assert_eq!(again, first);
         let same = described(&options("--port-offset 7"), Some(first.clone())).unwrap();
         assert_eq!(same, first);
-        for other in ["--port-offset 8", "--bucket s3://x", "--fast-keys"] {
+        for other in [
+            "--port-offset 8",
+            "--bucket s3://x",
+            "--fast-keys",
+            "--key-grace 1",
+        ] {
             let refused = described(&options(other), Some(first.clone())).err();
             assert_eq!(refused.map(|f| f.code()), Some(2), "{other}");
         }

@@ -76,27 +76,47 @@ struct Aws {
     endpoint: Option<String>,
 }
 
-/// A drill in seconds. The lease outlives an agent's ten seconds between two renewals.
-#[derive(Serialize)]
+/// What is not said is as usual.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize)]
 struct Timings {
-    probe_ms: u64,
-    lease_ms: u64,
-    strike_ms: u64,
-    grace_ms: u64,
-    heal_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probe_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strike_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grace_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heal_ms: Option<u64>,
 }
 
+/// A drill in seconds. The lease outlives several renewals, so that a busy machine ends none.
 const FAST: Timings = Timings {
-    probe_ms: 1000,
-    lease_ms: 15_000,
-    strike_ms: 500,
-    grace_ms: 120_000,
-    heal_ms: 1000,
+    probe_ms: Some(1000),
+    lease_ms: Some(10_000),
+    strike_ms: Some(500),
+    grace_ms: Some(120_000),
+    heal_ms: Some(1000),
 };
-/// Between two renewals of a storage node, where leases are as short as [`FAST`] says.
+/// Between two renewals, where leases are as short as [`FAST`] says.
 const FAST_RENEW_MS: u64 = 1000;
 /// For a drain, likewise.
 const FAST_DRAIN_MS: u64 = 1000;
+
+fn timings(system: &System) -> Option<Timings> {
+    let usual = if system.fast_keys {
+        FAST
+    } else {
+        Timings::default()
+    };
+    let grace = system.key_grace.map(|seconds| u64::from(seconds) * 1000);
+    let timings = Timings {
+        grace_ms: grace.or(usual.grace_ms),
+        ..usual
+    };
+    (timings != Timings::default()).then_some(timings)
+}
 
 #[derive(Serialize)]
 struct Bucket {
@@ -130,7 +150,7 @@ fn keymanager(home: &Home, system: &System, program: &Program) -> Keymanager {
             addr: format!("127.0.0.1:{}", program.http),
         },
         bucket: bucket(home, system),
-        timings: system.fast_keys.then_some(FAST),
+        timings: timings(system),
         tenants: [Tenant {
             id: system.tenant,
             local_kms,
@@ -187,6 +207,8 @@ struct Compute {
     identity: PathBuf,
     token: PathBuf,
     keymanagers: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease_renew_ms: Option<u64>,
     postgres_bin: &'static str,
     guard: PathBuf,
     user: &'static str,
@@ -208,6 +230,7 @@ fn compute(home: &Home, system: &System, program: &Program) -> Result<Compute, F
         identity: home.identity(&program.name),
         token: home.token(TENANT_TOKEN),
         keymanagers: keymanager_urls(system)?,
+        lease_renew_ms: system.fast_keys.then_some(FAST_RENEW_MS),
         postgres_bin: POSTGRES_BIN,
         guard: home.guard(),
         user: POSTGRES_USER,
@@ -352,8 +375,22 @@ mod tests {
             tenant(&system)["aws"]["key"].as_str(),
             Some("arn:aws:kms:x")
         );
+    }
+
+    #[test]
+    fn times_of_keys_are_usual_unless_something_else_is_said() {
+        let mut system = System::new().unwrap();
+        assert!(!rendered(&system, "keymanager-1").contains_key("timings"));
+        assert!(!rendered(&system, "compute-main").contains_key("lease_renew_ms"));
+        system.key_grace = Some(7);
+        let table = rendered(&system, "keymanager-1");
+        assert_eq!(table["timings"]["grace_ms"].as_integer(), Some(7000));
+        assert_eq!(table["timings"].as_table().unwrap().len(), 1);
         system.fast_keys = true;
         let table = rendered(&system, "keymanager-1");
-        assert!(table["timings"]["lease_ms"].as_integer().unwrap() < 45_000);
+        assert_eq!(table["timings"]["grace_ms"].as_integer(), Some(7000));
+        let lease = table["timings"]["lease_ms"].as_integer().unwrap();
+        let renew = rendered(&system, "compute-main")["lease_renew_ms"].as_integer();
+        assert!(lease < 45_000 && renew.unwrap() * 5 < lease);
     }
 }

@@ -23,6 +23,9 @@ pub(crate) struct System {
     pub(crate) kms: KmsKind,
     /// Leases and probes in seconds instead of tens of seconds, for drills and tests.
     pub(crate) fast_keys: bool,
+    /// Seconds that an outage of the KMS is served, where it is not the usual time.
+    #[serde(default)]
+    pub(crate) key_grace: Option<u32>,
     /// The loadable module, where it is not beside the programs.
     pub(crate) guard: Option<std::path::PathBuf>,
     pub(crate) branches: Vec<Branch>,
@@ -85,6 +88,7 @@ impl System {
             },
             kms: KmsKind::Local,
             fast_keys: false,
+            key_grace: None,
             guard: None,
             branches: Vec::new(),
         };
