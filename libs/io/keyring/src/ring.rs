@@ -121,7 +121,15 @@ impl Keyring {
     /// [`KeyError::Revoked`] while the tenant is fenced, [`KeyError::Unreachable`] where no
     /// keymanager answers, [`KeyError::Refused`] where none grants.
     pub async fn tenant(&self, tenant: TenantId) -> Result<TenantKeys, KeyError> {
-        let flight = Arc::clone(&lock(&self.tenants).entry(tenant).or_default().flight);
+        let flight = {
+            let mut tenants = lock(&self.tenants);
+            let entry = tenants.entry(tenant).or_default();
+            // Nobody queues for a lease that runs: who holds the lock may not be polled for long.
+            if let Some(lease) = entry.running(tenant)? {
+                return Ok(TenantKeys { lease });
+            }
+            Arc::clone(&entry.flight)
+        };
         let _flight = flight.lock().await;
         let epoch = {
             let mut tenants = lock(&self.tenants);
