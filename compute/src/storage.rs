@@ -19,6 +19,10 @@ use crate::sandbox::Disk;
 const POLL: Duration = Duration::from_millis(500);
 /// Pieces of an archive that wait for the disk.
 const PIECES: usize = 16;
+/// How long the pageserver may take to let us in.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long it may say nothing while it sends, or before: it may have to read from the bucket.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// The pageserver does not give what a start needs.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +33,9 @@ pub enum StorageError {
     /// It refuses a base backup, or the connection broke.
     #[error("the pageserver, while it sends a base backup: {0}")]
     Wire(#[from] WireError),
+    /// It does not answer.
+    #[error("the pageserver says nothing for {0:?}")]
+    Silent(Duration),
     /// The base backup is none.
     #[error(transparent)]
     Backup(#[from] UnpackError),
@@ -71,7 +78,7 @@ impl StorageError {
                 state if state.starts_with("28") => Grade::FixRequest,
                 _ => Grade::Retry,
             },
-            Self::Wire(_) | Self::Backup(UnpackError::Io { .. }) => Grade::Retry,
+            Self::Wire(_) | Self::Silent(_) | Self::Backup(UnpackError::Io { .. }) => Grade::Retry,
             Self::Ahead { .. } | Self::Stopped(_) | Self::Backup(_) => Grade::DataDamaged,
             Self::Elsewhere { .. } | Self::Reader => Grade::Bug,
         }
@@ -174,8 +181,9 @@ impl Storage {
     ) -> Result<T, StorageError> {
         let (tenant, timeline) = (self.tenant.to_string(), self.timeline.to_string());
         let options = [("tenant_id", &*tenant), ("timeline_id", &*timeline)];
-        let client = Libpq::connect(&self.libpq, &options, &self.token).await?;
-        let copy = client.query_copy_out(command).await?;
+        let client = Libpq::connect(&self.libpq, &options, &self.token);
+        let client = patient(CONNECT, client).await??;
+        let copy = patient(SILENCE, client.query_copy_out(command)).await??;
         let (sender, pieces) = mpsc::channel(PIECES);
         let reader = ArchiveReader {
             pieces,
@@ -189,13 +197,18 @@ impl Storage {
 }
 
 /// Until the copy is done, or the reader has what it wants.
-async fn pump(mut copy: CopyStream, sender: mpsc::Sender<Bytes>) -> Result<(), WireError> {
-    while let Some(piece) = copy.read_copy().await? {
+async fn pump(mut copy: CopyStream, sender: mpsc::Sender<Bytes>) -> Result<(), StorageError> {
+    while let Some(piece) = patient(SILENCE, copy.read_copy()).await?? {
         if sender.send(piece).await.is_err() {
             break;
         }
     }
     Ok(())
+}
+
+async fn patient<T>(limit: Duration, answer: impl Future<Output = T>) -> Result<T, StorageError> {
+    let answer = tokio::time::timeout(limit, answer).await;
+    answer.map_err(|_| StorageError::Silent(limit))
 }
 
 /// An archive that arrives in pieces, for a thread that may block.

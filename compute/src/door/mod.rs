@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use service::task::Shutdown;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional_with_sizes};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{Semaphore, watch};
 
@@ -22,6 +23,11 @@ use first::{First, FirstError, Refusal};
 const STARTUP: Duration = Duration::from_secs(10);
 /// Connections at one time; PostgreSQL has its own, lower limit.
 const CONNECTIONS: usize = 2048;
+/// A client that vanished without a word is found out after a minute and a half: PostgreSQL cannot
+/// find out, as it sees only the agent's end.
+const KEEPALIVE: (u32, u32, u32) = (60, 10, 3);
+/// Bytes that are carried at a time, in each direction.
+const CARRIED: usize = 32 << 10;
 
 /// What a client finds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +81,7 @@ enum DoorError {
 
 async fn receive(mut client: TcpStream, mut door: watch::Receiver<Door>) -> Result<(), DoorError> {
     client.set_nodelay(true)?;
+    keep_alive(&client)?;
     let said = tokio::time::timeout(STARTUP, listen(&mut client)).await;
     let Some((packet, first)) = said.map_err(|_| DoorError::Slow)?? else {
         return Ok(());
@@ -93,7 +100,7 @@ async fn receive(mut client: TcpStream, mut door: watch::Receiver<Door>) -> Resu
             };
             server.write_all(&packet).await?;
             tokio::select! {
-                ended = tokio::io::copy_bidirectional(&mut client, &mut server) => {
+                ended = copy_bidirectional_with_sizes(&mut client, &mut server, CARRIED, CARRIED) => {
                     ended?;
                 }
                 // F3
@@ -102,6 +109,14 @@ async fn receive(mut client: TcpStream, mut door: watch::Receiver<Door>) -> Resu
             Ok(())
         }
     }
+}
+
+fn keep_alive(client: &TcpStream) -> std::io::Result<()> {
+    let (idle, interval, count) = KEEPALIVE;
+    setsockopt(client, sockopt::KeepAlive, &true)?;
+    setsockopt(client, sockopt::TcpKeepIdle, &idle)?;
+    setsockopt(client, sockopt::TcpKeepInterval, &interval)?;
+    Ok(setsockopt(client, sockopt::TcpKeepCount, &count)?)
 }
 
 /// Reads packets until one begins something; `None` where the client went away.

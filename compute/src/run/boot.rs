@@ -8,7 +8,7 @@ use api::timeline::PageserverStatus;
 use bytes::Bytes;
 use ids::Lsn;
 use nix::sys::signal::Signal;
-use service::clock::{boottime, unix_seconds};
+use service::clock::unix_seconds;
 use service::entropy::OsEntropy;
 use service::libpq::WireError;
 use service::libpq::client::Client;
@@ -332,7 +332,12 @@ async fn commit(quorum: &Quorum, made: &SyntheticShutdown) -> Result<(), Failure
 
 /// Returns once PostgreSQL lets the agent in.
 async fn enter(socket: &Path) -> Result<(), Failure> {
-    let until = boottime() + PATIENCE;
+    let entered = tokio::time::timeout(PATIENCE, knock(socket)).await;
+    // Also where PostgreSQL takes the connection and then says nothing.
+    entered.unwrap_or(Err(Failure::Slow))
+}
+
+async fn knock(socket: &Path) -> Result<(), Failure> {
     let options = [("user", AGENT_ROLE), ("database", "postgres")];
     loop {
         match Client::connect_unix(socket, &options, "").await {
@@ -340,7 +345,6 @@ async fn enter(socket: &Path) -> Result<(), Failure> {
             Err(error @ WireError::Server { .. }) if !is_starting(&error) => {
                 return Err(Failure::NotLetIn(error));
             }
-            Err(_) if boottime() > until => return Err(Failure::Slow),
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
