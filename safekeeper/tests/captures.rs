@@ -21,6 +21,7 @@ use service::task::Shutdown;
 
 const CAPTURE: &str = "walproposer-v3-first-election";
 const END: Lsn = Lsn(0x149_DB10);
+const SECOND_END: Lsn = Lsn(0x14B_2350);
 const PUSH: &str = "START_WAL_PUSH (proto_version '3', allow_timeline_creation 'true')";
 
 struct Server {
@@ -72,11 +73,7 @@ async fn a_recorded_compute_is_answered_as_recorded_and_a_restart_keeps_it() {
 
     let answers = push(&server, &client).await;
     assert_eq!(openings(&answers), openings(&recorded));
-    let (ours, theirs) = (positions(&answers), positions(&recorded));
-    let mut rest = ours.iter();
-    let missing = theirs.iter().find(|p| !rest.any(|o| o == *p));
-    assert_eq!(missing, None, "not answered, or not in this order");
-    assert_eq!(ours.last(), theirs.last());
+    assert_recorded_positions(&answers, &recorded, CAPTURE);
     let status = status(&server, &client).await;
     assert_eq!(status, [END.to_string(), END.to_string()]);
     server.stop().await;
@@ -95,6 +92,28 @@ async fn a_recorded_compute_is_answered_as_recorded_and_a_restart_keeps_it() {
         panic!("{again:?}");
     };
     assert_eq!((vote.given, vote.flush), (false, END));
+    server.stop().await;
+}
+
+/// A first start, a recovery that only commits what is there, and a second start: one story.
+#[tokio::test]
+async fn three_recorded_connections_in_a_row_are_answered_as_recorded() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path()).await;
+    for (name, end) in [
+        (CAPTURE, END),
+        ("sync-safekeepers-v3", END),
+        ("walproposer-v3-second-start", SECOND_END),
+    ] {
+        let (client, recorded) = read(name);
+        let recorded = decode(recorded);
+        let answers = push(&server, &client).await;
+        assert_eq!(openings(&answers), openings(&recorded), "{name}");
+        assert_recorded_positions(&answers, &recorded, name);
+        let status = status(&server, &client).await;
+        assert_eq!(status, [end.to_string(), end.to_string()], "{name}");
+        assert_wal(&server, &client).await;
+    }
     server.stop().await;
 }
 
@@ -232,6 +251,9 @@ async fn assert_wal(server: &Server, client: &[Bytes]) {
         }
     }
     let start = start.unwrap();
+    if pushed.is_empty() {
+        return;
+    }
     let sql = format!("START_REPLICATION PHYSICAL {start}");
     let connected = server.connect(client).await;
     let mut copy = connected.query_copy_both(&sql).await.unwrap();
@@ -297,6 +319,15 @@ fn openings(answers: &[ToProposer]) -> Vec<ToProposer> {
         }
     }
     openings
+}
+
+/// The recorded safekeeper answered for several appends at once, so ours says at least as much.
+fn assert_recorded_positions(answers: &[ToProposer], recorded: &[ToProposer], name: &str) {
+    let (ours, theirs) = (positions(answers), positions(recorded));
+    let mut rest = ours.iter();
+    let missing = theirs.iter().find(|p| !rest.any(|o| o == *p));
+    assert_eq!(missing, None, "{name}: not answered, or not in this order");
+    assert_eq!(ours.last(), theirs.last(), "{name}");
 }
 
 /// The distinct positions of append answers, in their order.
