@@ -99,6 +99,8 @@ struct Peer {
     asked: Option<Range<Lsn>>,
     /// The lengths of appends without an answer.
     unanswered: VecDeque<u64>,
+    /// The commit position that the last append named.
+    told: Lsn,
 }
 
 impl Peer {
@@ -414,6 +416,7 @@ impl Proposer {
         self.advance_commit(out);
         self.forget();
         self.pump(node, out);
+        self.tell_commit(node, out);
         // It may be the donor that others wait for.
         let base = self.base;
         let behind = |p: &Peer| p.asked.is_none() && p.next.is_some_and(|next| next < base);
@@ -464,16 +467,19 @@ impl Proposer {
         if reached > self.commit {
             self.commit = reached;
             out.push(Effect::Committed(reached));
-            let even: Vec<_> = self
-                .peers
-                .iter()
-                .filter(|(_, p)| p.next == Some(self.end()))
-                .map(|p| *p.0)
-                .collect();
-            for node in even {
-                let message = self.append(self.end(), Bytes::new());
-                self.send_append(node, message, out);
-            }
+            let nodes: Vec<_> = self.peers.keys().copied().collect();
+            nodes.into_iter().for_each(|n| self.tell_commit(n, out));
+        }
+    }
+
+    /// Tells `node` what is committed, where no WAL is on its way that could: while there is, its
+    /// answer or the next append is soon enough, and costs no message of its own.
+    fn tell_commit(&mut self, node: NodeId, out: &mut Vec<Effect>) {
+        let (commit, end) = (self.commit, self.end());
+        let waits = |p: &&Peer| p.next == Some(end) && p.unanswered.is_empty() && p.told < commit;
+        if self.peers.get(&node).filter(waits).is_some() {
+            let message = self.append(end, Bytes::new());
+            self.send_append(node, message, out);
         }
     }
 
@@ -520,6 +526,7 @@ impl Proposer {
     fn send_append(&mut self, node: NodeId, message: ToAcceptor, out: &mut Vec<Effect>) {
         if let (ToAcceptor::Append(m), Some(peer)) = (&message, self.peers.get_mut(&node)) {
             peer.unanswered.push_back(m.wal.len() as u64);
+            peer.told = m.commit;
         }
         out.push(Effect::Send(node, message));
     }
