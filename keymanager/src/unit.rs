@@ -198,7 +198,13 @@ impl Unit {
             State::Untried | State::Active => 0,
         };
         self.next_probe = now + self.backoff(failures);
-        self.t_ok?;
+        let t_ok = self.t_ok?;
+        // Nothing closes for an outage that is over: one question comes so long before the end of
+        // the grace that its answer still reaches the nodes by their renewals.
+        let last = (t_ok + self.timings.grace).saturating_sub(self.timings.lease / 2);
+        if now < last {
+            self.next_probe = self.next_probe.min(last);
+        }
         self.state = State::Unverified { failures };
         self.on_tick(now)
     }

@@ -181,3 +181,24 @@ fn outages_are_asked_about_less_and_less_often() {
         now = unit.next_probe();
     }
 }
+
+#[test]
+fn the_kms_is_asked_once_more_before_the_grace_ends() {
+    let timings = Timings {
+        backoff_max: s(800),
+        ..Timings::default()
+    };
+    let (end, ahead) = (s(100) + timings.grace, timings.lease / 2);
+    assert!(ahead > timings.strike + timings.renewal);
+    let mut unit = Unit::new(timings);
+    unit.on_success(s(100));
+    let mut now = s(115);
+    for _ in 0..20 {
+        assert_eq!(unit.on_failure(now, Outage), None);
+        if unit.next_probe() >= end {
+            break;
+        }
+        now = unit.next_probe();
+    }
+    assert_eq!(now, end - ahead, "K3");
+}

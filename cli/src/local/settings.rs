@@ -89,6 +89,8 @@ struct Timings {
     grace_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     heal_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backoff_max_ms: Option<u64>,
 }
 
 /// A drill in seconds. The lease outlives several renewals, so that a busy machine ends none.
@@ -98,6 +100,7 @@ const FAST: Timings = Timings {
     strike_ms: Some(500),
     grace_ms: Some(120_000),
     heal_ms: Some(1000),
+    backoff_max_ms: Some(1000),
 };
 /// Between two renewals, where leases are as short as [`FAST`] says.
 const FAST_RENEW_MS: u64 = 1000;

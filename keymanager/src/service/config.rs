@@ -78,6 +78,8 @@ pub struct TimingsConfig {
     strike_ms: Option<u64>,
     grace_ms: Option<u64>,
     heal_ms: Option<u64>,
+    backoff_min_ms: Option<u64>,
+    backoff_max_ms: Option<u64>,
 }
 
 impl From<&TimingsConfig> for Timings {
@@ -90,6 +92,8 @@ impl From<&TimingsConfig> for Timings {
             strike: time(config.strike_ms, usual.strike),
             grace: time(config.grace_ms, usual.grace),
             heal: time(config.heal_ms, usual.heal),
+            backoff_min: time(config.backoff_min_ms, usual.backoff_min),
+            backoff_max: time(config.backoff_max_ms, usual.backoff_max),
             ..usual
         }
     }
