@@ -15,6 +15,7 @@ struct Metrics {
     ingested: IntCounter,
     requests: HistogramVec,
     flushes: Histogram,
+    compactions: IntCounter,
 }
 
 /// A read of WAL was taken in.
@@ -36,6 +37,13 @@ pub(crate) fn answered(kind: &'static str, took: Duration) {
 pub(crate) fn flushed(took: Duration) {
     if let Some(metrics) = metrics() {
         metrics.flushes.observe(took.as_secs_f64());
+    }
+}
+
+/// A compaction wrote images.
+pub(crate) fn compacted() {
+    if let Some(metrics) = metrics() {
+        metrics.compactions.inc();
     }
 }
 
@@ -116,6 +124,10 @@ fn make() -> prometheus::Result<Metrics> {
             "pageserver_flush_seconds",
             "Time that a flush to the bucket took",
         )?)?)?,
+        compactions: registered(IntCounter::new(
+            "pageserver_compactions_total",
+            "Times that images were written of what changed",
+        )?)?,
     })
 }
 

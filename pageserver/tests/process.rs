@@ -15,18 +15,16 @@ use std::time::Duration;
 use api::Grade;
 use api::keys::RevokeReason;
 use api::timeline::{
-    BACKUP_MEMBER, Backup, CreateBranch, LsnAtTime, PageserverStatus, TimeRelation, TimelineInfo,
-    timeline_path, timelines_path,
+    BACKUP_MEMBER, Backup, LsnAtTime, PageserverStatus, TimeRelation, timeline_path, timelines_path,
 };
 use ids::{Fork, Lsn, RelTag, TimelineId};
 use pg::wire::pagestream::{Answer, Ask};
 use service::libpq::WireError;
 use service::libpq::client::Client;
-use world::postgres::{self, initdb, sh};
+use world::postgres::{self, directory, initdb, sh};
 use world::safekeeper::Safekeeper;
-use world::{MAIN, TENANT, World, directory, set};
+use world::{BRANCH, MAIN, TENANT, World};
 
-const BRANCH: TimelineId = TimelineId([0x33; 16]);
 /// `pg_class` of `template1`.
 const RELATION: RelTag = RelTag {
     spc: 1663,
@@ -61,7 +59,7 @@ async fn a_data_directory_is_imported_read_branched_and_read_again_from_the_buck
     );
     for (path, bytes) in postgres::relation_files(&data) {
         assert!(
-            backup.get(&path) == Some(&bytes),
+            backup.get(&path).map(Vec::as_slice) == Some(&bytes[..]),
             "{path} is not in the backup as it is"
         );
     }
@@ -71,14 +69,7 @@ async fn a_data_directory_is_imported_read_branched_and_read_again_from_the_buck
         .unwrap();
     assert!(skeleton.contains_key("global/pg_control") && !skeleton.contains_key("base/1/1259"));
 
-    let branch = CreateBranch {
-        timeline: BRANCH,
-        parent: MAIN,
-        lsn: None,
-        safekeepers: set(&[]),
-    };
-    let path = timelines_path(TENANT);
-    let made: TimelineInfo = world.api.post(&path, &branch).await.unwrap();
+    let made = world.branch(None).await;
     assert_eq!(made.start_lsn, imported.start_lsn);
     assert_eq!(world.pages(BRANCH).await.compare(&data).await, compared);
     let before = world.status(MAIN).await.unwrap().generation;
@@ -98,6 +89,7 @@ async fn a_data_directory_is_imported_read_branched_and_read_again_from_the_buck
     world.attach(BRANCH, &[]).await;
     assert_eq!(world.pages(BRANCH).await.compare(&data).await, compared);
     assert_eq!(world.pages(MAIN).await.compare(&data).await, compared);
+    let path = timelines_path(TENANT);
     let listed: Vec<serde_json::Value> = world.api.get(&path).await.unwrap();
     assert_eq!(listed.len(), 2);
     world.stop().await;
@@ -230,7 +222,7 @@ async fn real_wal_is_ingested_from_whichever_safekeeper_lives() {
     second.kill().await;
     first.commit.send_replace(end);
     world.until_ingested(end).await;
-    let recovered = postgres::recover(directory.path(), "base", end);
+    let recovered = postgres::recover(directory.path(), "base", "data", end, "cut");
     let compared = world.pages(MAIN).await.compare(&recovered).await;
     assert!(compared > 1000, "only {compared} pages");
     until_told(&first, (end, middle)).await;
@@ -238,14 +230,7 @@ async fn real_wal_is_ingested_from_whichever_safekeeper_lives() {
     let at: LsnAtTime = lsn_at(&world, 4_000_000_000.0).await;
     assert_eq!(at.relation, TimeRelation::Future);
     assert_eq!(lsn_at(&world, 1.0).await.relation, TimeRelation::Past);
-    let branch = CreateBranch {
-        timeline: BRANCH,
-        parent: MAIN,
-        lsn: Some(middle),
-        safekeepers: set(&[]),
-    };
-    let path = timelines_path(TENANT);
-    let made: TimelineInfo = world.api.post(&path, &branch).await.unwrap();
+    let made = world.branch(Some(middle)).await;
     assert_eq!(made.start_lsn, middle);
 
     // Revoked and granted again: what was not flushed comes from the safekeeper once more.

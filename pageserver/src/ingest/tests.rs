@@ -1,6 +1,8 @@
 mod cluster;
 mod files;
 mod limits;
+#[path = "../../tests/world/postgres.rs"]
+mod postgres;
 mod stock;
 mod stream;
 

@@ -181,7 +181,10 @@ async fn keep_compact(attached: Arc<Attached>, _: Arc<Node>) {
         attached.flushed.notified().await;
         match compact_if_due(timeline, CompactConfig::default()).await {
             Ok(None) => {}
-            Ok(Some(lsn)) => tracing::info!(timeline = %timeline.id(), %lsn, "compacted"),
+            Ok(Some(lsn)) => {
+                metrics::compacted();
+                tracing::info!(timeline = %timeline.id(), %lsn, "compacted");
+            }
             Err(error) => tracing::warn!(
                 tenant = %timeline.tenant(),
                 timeline = %timeline.id(),

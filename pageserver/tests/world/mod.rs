@@ -1,5 +1,7 @@
 //! A page server in this process, over a bucket in a directory, and stock PostgreSQL beside it.
 
+#![allow(dead_code, reason = "nobody who includes it needs all of it")]
+
 pub(crate) mod postgres;
 pub(crate) mod safekeeper;
 
@@ -10,7 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::timeline::{
-    AttachTimeline, Imported, NodeAddress, PageserverStatus, SafekeeperSet, timeline_path,
+    AttachTimeline, CreateBranch, Imported, NodeAddress, PageserverStatus, SafekeeperSet,
+    TimelineInfo, timeline_path, timelines_path,
 };
 use bytes::Bytes;
 use ids::{Generation, Lsn, RelTag, TenantId, TimelineId};
@@ -21,10 +24,13 @@ use pg::wire::pagestream::{Answer, Ask, Request, Version};
 use service::libpq::WireError;
 use service::libpq::client::{Client, CopyStream};
 use service::task::Shutdown;
-use tempfile::TempDir;
 
 pub(crate) const TENANT: TenantId = TenantId([0x11; 16]);
 pub(crate) const MAIN: TimelineId = TimelineId([0x22; 16]);
+pub(crate) const BRANCH: TimelineId = TimelineId([0x33; 16]);
+
+/// Questions whose answers are not waited for one by one.
+const AT_A_TIME: usize = 256;
 
 /// A page server that runs.
 pub(crate) struct World {
@@ -95,6 +101,18 @@ impl World {
         self.api.put(&path, &asked).await.unwrap()
     }
 
+    /// Makes and attaches [`BRANCH`] of [`MAIN`].
+    pub(crate) async fn branch(&self, lsn: Option<Lsn>) -> TimelineInfo {
+        let branch = CreateBranch {
+            timeline: BRANCH,
+            parent: MAIN,
+            lsn,
+            safekeepers: set(&[]),
+        };
+        let path = timelines_path(TENANT);
+        self.api.post(&path, &branch).await.unwrap()
+    }
+
     pub(crate) async fn status(
         &self,
         timeline: TimelineId,
@@ -104,15 +122,19 @@ impl World {
 
     /// Returns once everything up to `lsn` was taken in.
     pub(crate) async fn until_ingested(&self, lsn: Lsn) {
+        self.until_at(MAIN, lsn).await;
+    }
+
+    pub(crate) async fn until_at(&self, timeline: TimelineId, lsn: Lsn) {
         for _ in 0..600 {
-            let status = self.status(MAIN).await.unwrap();
+            let status = self.status(timeline).await.unwrap();
             assert_eq!(status.stopped, None);
             if status.last_record_lsn >= lsn {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("{lsn} was not ingested: {:?}", self.status(MAIN).await);
+        panic!("{lsn} was not ingested: {:?}", self.status(timeline).await);
     }
 
     pub(crate) async fn client(&self) -> Client {
@@ -205,48 +227,63 @@ impl Pages {
         answers
     }
 
-    /// All pages of a fork.
-    pub(crate) async fn fork(&mut self, rel: RelTag) -> Vec<Bytes> {
-        let Answer::Nblocks(blocks) = self.ask(Ask::Nblocks(rel)).await else {
-            panic!("{rel} has no length");
-        };
-        let mut pages = Vec::new();
-        let asks: Vec<Ask> = (0..blocks).map(|block| Ask::GetPage(rel, block)).collect();
-        for some in asks.chunks(64) {
-            for answer in self.ask_at(some.to_vec(), self.at, Lsn(0)).await {
-                let Answer::Page(page) = answer else {
-                    panic!("{rel}: {answer:?}");
-                };
-                pages.push(page);
-            }
+    /// As many as one likes, so many at a time.
+    async fn ask_many(&mut self, asks: impl IntoIterator<Item = Ask>) -> Vec<Answer> {
+        let asks: Vec<Ask> = asks.into_iter().collect();
+        let mut answers = Vec::new();
+        for some in asks.chunks(AT_A_TIME) {
+            answers.extend(self.ask_at(some.to_vec(), self.at, Lsn(0)).await);
         }
-        pages
+        answers
+    }
+
+    /// Which of the forks exist.
+    pub(crate) async fn existing(&mut self, of: impl Iterator<Item = RelTag>) -> Vec<RelTag> {
+        let of: Vec<RelTag> = of.collect();
+        let answers = self.ask_many(of.iter().copied().map(Ask::Exists)).await;
+        let exists = |(fork, answer): (RelTag, Answer)| match answer {
+            Answer::Exists(exists) => exists.then_some(fork),
+            answer => panic!("{fork}: {answer:?}"),
+        };
+        of.into_iter().zip(answers).filter_map(exists).collect()
     }
 
     /// Holds every page to the files of a data directory.
     pub(crate) async fn compare(&mut self, data: &Path) -> usize {
-        let mut compared = 0;
-        for (rel, file) in postgres::forks(data) {
-            let pages = self.fork(rel).await;
-            assert_eq!(pages.len() * 8192, file.len(), "{rel}");
-            for (block, (ours, theirs)) in pages.iter().zip(file.chunks(8192)).enumerate() {
-                // The LSN of a map's page says nothing: clears of its bits leave it alone.
-                let from = if rel.fork == ids::Fork::Vm { 8 } else { 0 };
-                assert!(ours[from..] == theirs[from..], "{rel} {block} differs");
-                compared += 1;
-            }
-        }
+        let theirs = postgres::forks(postgres::relation_files(data));
+        let (compared, differences) = self.differences(&theirs).await;
+        assert_eq!(differences, Vec::<String>::new());
         compared
     }
-}
 
-/// A directory that the server's user reaches too.
-pub(crate) fn directory() -> TempDir {
-    let directory = tempfile::Builder::new()
-        .prefix("pageserver")
-        .tempdir_in("/tmp")
-        .unwrap();
-    let at = directory.path().display();
-    postgres::sh(Path::new("/tmp"), &format!("chmod 777 {at}"), false);
-    directory
+    /// How many pages were held to those of `theirs`, and what is not the same.
+    pub(crate) async fn differences(
+        &mut self,
+        theirs: &BTreeMap<RelTag, Bytes>,
+    ) -> (usize, Vec<String>) {
+        let (mut pages, mut differences, at) = (Vec::new(), Vec::new(), self.at);
+        let lengths = self.ask_many(theirs.keys().copied().map(Ask::Nblocks));
+        for ((fork, file), ours) in theirs.iter().zip(lengths.await) {
+            let theirs = file.chunks(8192);
+            if ours != Answer::Nblocks(u32::try_from(theirs.len()).unwrap()) {
+                differences.push(format!("{at}: {fork} has {ours:?}, not {}", theirs.len()));
+            }
+            pages.extend((0..).zip(theirs).map(|(block, page)| (*fork, block, page)));
+        }
+        let asks = pages
+            .iter()
+            .map(|(fork, block, _)| Ask::GetPage(*fork, *block));
+        let answers = self.ask_many(asks).await;
+        for ((fork, block, theirs), ours) in pages.iter().zip(answers) {
+            let Answer::Page(ours) = ours else {
+                differences.push(format!("{at}: {fork} {block}: {ours:?}"));
+                continue;
+            };
+            let ranges = postgres::differing(&ours, theirs, postgres::compared_from(*fork));
+            if !ranges.is_empty() {
+                differences.push(format!("{at}: {fork} {block} differs at {ranges:?}"));
+            }
+        }
+        (pages.len(), differences)
+    }
 }

@@ -1,17 +1,38 @@
-//! Stock PostgreSQL 15.
+//! Stock PostgreSQL 15: its base copy, its WAL, and what its own recovery makes of them.
 
-use std::collections::BTreeMap;
+#![allow(dead_code, reason = "nobody who includes it needs all of it")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use bytes::Bytes;
 use ids::{Fork, Lsn, RelTag};
-use pg::datadir::parse_relation_path;
+use pg::PgMajor;
+use pg::datadir::{parse_relation_path, parse_wal_segment_name, wal_segment_name};
+use pg::wal::{Decoder, WalShape};
+use tempfile::TempDir;
 
 const BIN: &str = "/usr/lib/postgresql/15/bin";
+/// The length of a segment, as `initdb` sets it.
+pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
 /// Whatever recovery does not need stays off, as it might write hint bits.
 const SETTINGS: &str = "-c autovacuum=off -c fsync=off -c listen_addresses='' \
-     -c max_logical_replication_workers=0 -c bgwriter_lru_maxpages=0 -c max_wal_size=10GB \
-     -c wal_keep_size=10GB";
+    -c max_logical_replication_workers=0 -c bgwriter_lru_maxpages=0 -c max_wal_size=20GB \
+    -c wal_keep_size=20GB -c max_prepared_transactions=9 -c shared_buffers=64MB";
+
+/// A directory that the server's user reaches too.
+pub(crate) fn directory() -> TempDir {
+    let directory = tempfile::Builder::new()
+        .prefix("pageserver")
+        .tempdir_in("/tmp")
+        .unwrap();
+    let at = directory.path().display();
+    sh(Path::new("/tmp"), &format!("chmod 777 {at}"), false);
+    directory
+}
 
 /// A data directory as initdb leaves it.
 pub(crate) fn initdb(at: &Path) -> PathBuf {
@@ -21,16 +42,28 @@ pub(crate) fn initdb(at: &Path) -> PathBuf {
     at.join("data")
 }
 
+/// Starts the server of the data directory `name`.
+pub(crate) fn start(at: &Path, name: &str, more: &str) {
+    let socket = at.display();
+    let script = format!(
+        "rm -f {name}.log; chmod 700 {name}; {BIN}/pg_ctl -D {name} -w -l {name}.log \
+         -o \"{SETTINGS} {more} -k {socket}\" start >start.log"
+    );
+    sh(at, &script, true);
+}
+
+/// Stops it; `immediate` as a crash would.
+pub(crate) fn stop(at: &Path, name: &str, mode: &str) {
+    let script = format!("{BIN}/pg_ctl -D {name} -w -m {mode} stop >stop.log");
+    sh(at, &script, true);
+    sh(at, &format!("chmod -R a+rX {name}"), true);
+}
+
 /// Runs SQL, one statement after the other, and answers where WAL ends after each.
 pub(crate) fn run(at: &Path, statements: &[&str]) -> Vec<Lsn> {
-    let socket = at.display();
-    let start = format!(
-        "chmod 700 data && {BIN}/pg_ctl -D data -w -l server.log -o \"{SETTINGS} -k {socket}\" \
-         start >start.log"
-    );
-    sh(at, &start, true);
+    start(at, "data", "");
     let psql = |sql: &str| {
-        let psql = format!("{BIN}/psql -h {socket} -U postgres -v ON_ERROR_STOP=1 -qAt");
+        let psql = format!("{BIN}/psql {} -v ON_ERROR_STOP=1 -qAt", to(at));
         sh(at, &format!("{psql} -c \"{sql}\""), true)
     };
     let mut ends = Vec::new();
@@ -39,55 +72,131 @@ pub(crate) fn run(at: &Path, statements: &[&str]) -> Vec<Lsn> {
         let end = psql("select pg_current_wal_insert_lsn()");
         ends.push(end.trim().parse().unwrap());
     }
-    sh(
-        at,
-        &format!("{BIN}/pg_ctl -D data -w -m fast stop >stop.log"),
-        true,
-    );
-    sh(at, "chmod -R a+rX data", true);
+    stop(at, "data", "fast");
     ends
 }
 
-/// What a stock server makes of `base` when it recovers WAL up to `end`.
-pub(crate) fn recover(at: &Path, base: &str, end: Lsn) -> PathBuf {
-    sh(at, &format!("cp -r {base} cut && chmod 700 cut"), true);
-    sh(
-        at,
-        "cp data/pg_wal/0* cut/pg_wal/ && chmod -R a+rwX cut/pg_wal cut/global",
-        true,
+/// Something of everything that redo knows but generic WAL, into a server that runs.
+pub(crate) fn write_everything(at: &Path) {
+    write(at, "stock", include_str!("stock.sql"), 1);
+    fs::write(at.join("locks.sql"), include_str!("locks.sql")).unwrap();
+    sh(at, "chmod a+r locks.sql", false);
+    bench(at, "-i -s 1 -q");
+    bench(at, "-c 4 -t 150");
+    bench(at, "-n -c 4 -t 60 -f locks.sql");
+    let vacuum = format!("{BIN}/vacuumdb {} -a -q -F >vacuum.log 2>&1", to(at));
+    sh(at, &vacuum, true);
+    bench(at, "-c 4 -t 50");
+}
+
+/// Something of what that leaves out.
+pub(crate) fn write_more(at: &Path) {
+    write(at, "more", include_str!("more.sql"), 0);
+}
+
+/// Runs a script of which `wrong` statements are wrong.
+fn write(at: &Path, name: &str, sql: &str, wrong: usize) {
+    fs::write(at.join(format!("{name}.sql")), sql).unwrap();
+    let psql = format!("{BIN}/psql {} -v ON_ERROR_STOP=0 -qAt", to(at));
+    let script = format!("{psql} -f {name}.sql >{name}.log 2>&1");
+    sh(at, &format!("chmod a+r {name}.sql"), false);
+    sh(at, &script, true);
+    let said = fs::read_to_string(at.join(format!("{name}.log"))).unwrap();
+    let errors = said.lines().filter(|line| line.contains("ERROR"));
+    let errors: Vec<&str> = errors.collect();
+    assert_eq!(errors.len(), wrong, "{errors:?}");
+}
+
+/// Lets `pgbench` work.
+pub(crate) fn bench(at: &Path, options: &str) {
+    let to = to(at);
+    let script = format!("{BIN}/pgbench {options} {to} postgres >bench.log 2>&1");
+    sh(at, &script, true);
+}
+
+fn to(at: &Path) -> String {
+    format!("-h {} -U postgres", at.display())
+}
+
+/// The bytes of WAL in the data directory `name`, from `start` on.
+pub(crate) fn wal(at: &Path, name: &str, start: Lsn) -> Vec<u8> {
+    let mut wal = Vec::new();
+    for segment in start.segment(SEGMENT_BYTES).. {
+        let file = wal_segment_name(1, Lsn(segment * SEGMENT_BYTES), SEGMENT_BYTES);
+        match fs::read(at.join(name).join("pg_wal").join(file)) {
+            Ok(bytes) => wal.extend(bytes),
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+                break;
+            }
+        }
+    }
+    wal.split_off(usize::try_from(start.segment_offset(SEGMENT_BYTES)).unwrap())
+}
+
+/// Where each record begins and ends, and its bytes, up to where WAL ends.
+pub(crate) fn records(system_id: u64, start: Lsn, wal: &[u8]) -> Vec<(Lsn, Lsn, Bytes)> {
+    let shape = WalShape {
+        version: PgMajor::V15,
+        segment_bytes: SEGMENT_BYTES,
+        system_id,
+        tli: 1,
+    };
+    let (mut decoder, mut records) = (Decoder::new(shape, start), Vec::new());
+    decoder.feed(wal);
+    while let Ok(Some(record)) = decoder.next() {
+        records.push(record);
+    }
+    records
+}
+
+/// What a stock server makes of `base` when it recovers WAL of the data directory `written` up to
+/// `end`, where its last record ends. It ends as a crash would: its checkpoint has written every
+/// page, and nothing but recovery has changed any.
+pub(crate) fn recover(at: &Path, base: &str, written: &str, end: Lsn, into: &str) -> PathBuf {
+    let script = format!(
+        "rm -rf {into} && cp -r {base} {into} && cp {written}/pg_wal/0* {into}/pg_wal/ && \
+         chmod 777 {into} {into}/pg_wal {into}/global && \
+         chmod a+rw {into}/pg_wal/0* {into}/global/pg_control"
     );
-    let cut = at.join("cut");
-    for entry in std::fs::read_dir(cut.join("pg_wal")).unwrap() {
-        let entry = entry.unwrap();
-        let name = entry.file_name().into_string().unwrap();
-        let Some((_, first)) = pg::datadir::parse_wal_segment_name(&name, 16 << 20) else {
+    sh(at, &script, true);
+    let cut = at.join(into);
+    for entry in fs::read_dir(cut.join("pg_wal")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let Some((_, first)) = parse_wal_segment_name(name, SEGMENT_BYTES) else {
             continue;
         };
-        let mut bytes = std::fs::read(entry.path()).unwrap();
-        let keep = end.0.saturating_sub(first.0).min(bytes.len() as u64);
-        bytes[usize::try_from(keep).unwrap()..].fill(0);
-        std::fs::write(entry.path(), bytes).unwrap();
+        if first >= end {
+            fs::remove_file(path).unwrap();
+        } else if end < first + SEGMENT_BYTES {
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[usize::try_from(end.0 - first.0).unwrap()..].fill(0);
+            fs::write(path, bytes).unwrap();
+        }
     }
     pretend_crash(&cut.join("global/pg_control"));
-    sh(at, "chmod -R go-w cut && chmod 700 cut", true);
-    let socket = at.display();
-    let control = format!("{BIN}/pg_ctl -D cut -w -l cut.log");
-    let start = format!("{control} -o \"{SETTINGS} -k {socket}\" start >start.log");
-    sh(at, &start, true);
-    sh(at, &format!("{control} -m immediate stop >stop.log"), true);
-    sh(at, "chmod -R a+rX cut", true);
-    let log = std::fs::read_to_string(at.join("cut.log")).unwrap();
-    assert!(log.contains("redo done at"), "{log}");
+    sh(at, &format!("chmod -R go-w {into}"), true);
+    start(at, into, "-c full_page_writes=off");
+    stop(at, into, "immediate");
     cut
+}
+
+/// Where the last record begins that a recovery took in, as its log says.
+pub(crate) fn redo_done_at(at: &Path, name: &str) -> Lsn {
+    let log = fs::read_to_string(at.join(format!("{name}.log"))).unwrap();
+    let said = log.split("redo done at ").nth(1);
+    let said = said.unwrap_or_else(|| panic!("nothing was recovered: {log}"));
+    said.split(' ').next().unwrap().parse().unwrap()
 }
 
 /// Says in `pg_control` that the server was running, so that it recovers.
 fn pretend_crash(path: &Path) {
-    let mut bytes = std::fs::read(path).unwrap();
+    let mut bytes = fs::read(path).unwrap();
     bytes[16..20].copy_from_slice(&6_u32.to_le_bytes());
     let crc = crc32c::crc32c(&bytes[..288]);
     bytes[288..292].copy_from_slice(&crc.to_le_bytes());
-    std::fs::write(path, bytes).unwrap();
+    fs::write(path, bytes).unwrap();
 }
 
 /// The directory as a tar.
@@ -97,44 +206,96 @@ pub(crate) fn tar(data: &Path) -> Vec<u8> {
     out.into_inner().unwrap()
 }
 
-/// The files of a data directory that hold relations, without the free space maps, which are
-/// not WAL-logged, and without what unlogged relations are reset to.
-pub(crate) fn forks(data: &Path) -> BTreeMap<RelTag, Vec<u8>> {
-    let mut forks = BTreeMap::new();
-    for (path, bytes) in relation_files(data) {
-        let (rel, segment) = parse_relation_path(&path).unwrap();
-        assert_eq!(segment, 0, "small relations only");
-        if rel.fork != Fork::Fsm {
-            forks.insert(rel, bytes);
-        }
-    }
-    forks
-}
-
-/// Every file of a relation, by its path.
-pub(crate) fn relation_files(data: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut folders = vec!["global".to_owned()];
-    for entry in std::fs::read_dir(data.join("base")).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        folders.push(format!("base/{name}"));
-    }
-    let mut files = BTreeMap::new();
-    for folder in folders {
-        for entry in std::fs::read_dir(data.join(&folder)).unwrap() {
-            let name = entry.unwrap().file_name().into_string().unwrap();
-            let path = format!("{folder}/{name}");
-            if parse_relation_path(&path).is_some() {
-                let bytes = std::fs::read(data.join(&path)).unwrap();
-                files.insert(path, bytes);
+/// All files below, by their paths from there.
+pub(crate) fn files(below: &Path) -> BTreeMap<String, Bytes> {
+    let (mut files, mut directories) = (BTreeMap::new(), vec![PathBuf::new()]);
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(below.join(&directory)).unwrap() {
+            let entry = entry.unwrap();
+            let path = directory.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                directories.push(path);
+            } else if entry.file_type().unwrap().is_file() {
+                let bytes = fs::read(entry.path()).unwrap();
+                files.insert(path.to_str().unwrap().to_owned(), bytes.into());
             }
         }
     }
     files
 }
 
+/// Every file of a relation, by its path.
+pub(crate) fn relation_files(data: &Path) -> BTreeMap<String, Bytes> {
+    let mut relations = BTreeMap::new();
+    for below in ["base", "global"] {
+        for (path, bytes) in files(&data.join(below)) {
+            let path = format!("{below}/{path}");
+            if parse_relation_path(&path).is_some() {
+                relations.insert(path, bytes);
+            }
+        }
+    }
+    relations
+}
+
+/// The forks that recovery makes the same of, whoever recovers: not the free space maps, which
+/// are not WAL-logged, and not what unlogged relations are reset to.
+pub(crate) fn forks<B>(files: impl IntoIterator<Item = (String, B)>) -> BTreeMap<RelTag, B> {
+    let mut forks = BTreeMap::new();
+    for (path, bytes) in files {
+        if let Some((fork, segment)) = parse_relation_path(&path) {
+            assert_eq!(segment, 0, "no fork is that long");
+            forks.insert(fork, bytes);
+        }
+    }
+    let unlogged: BTreeSet<_> = forks
+        .keys()
+        .filter(|fork| fork.fork == Fork::Init)
+        .map(|fork| (fork.db, fork.rel))
+        .collect();
+    forks.retain(|fork, _| is_compared(*fork, &unlogged));
+    forks
+}
+
+/// `unlogged`: databases and relations that have an init fork.
+pub(crate) fn is_compared(fork: RelTag, unlogged: &BTreeSet<(u32, u32)>) -> bool {
+    fork.fork == Fork::Init || fork.fork != Fork::Fsm && !unlogged.contains(&(fork.db, fork.rel))
+}
+
+/// From which byte on a page of the fork is compared. The LSN of a visibility map's page says
+/// nothing: clears of its bits leave it alone.
+pub(crate) fn compared_from(fork: RelTag) -> usize {
+    if fork.fork == Fork::Vm { 8 } else { 0 }
+}
+
+/// The ranges of bytes, from `from` on, that are not the same.
+pub(crate) fn differing(ours: &[u8], theirs: &[u8], from: usize) -> Vec<Range<usize>> {
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    let both = ours.iter().zip(theirs).enumerate().skip(from);
+    for (at, _) in both.filter(|(_, (ours, theirs))| ours != theirs) {
+        match ranges.last_mut() {
+            Some(range) if range.end + 4 >= at => range.end = at + 1,
+            _ => ranges.push(at..at + 1),
+        }
+    }
+    ranges
+}
+
+/// Numbers that are the same for the same seed.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from((u128::from(self.0) * end as u128) >> 64).unwrap()
+    }
+}
+
 /// Runs a script; as `postgres` where the test runs as root, which servers refuse.
 pub(crate) fn sh(at: &Path, script: &str, as_server: bool) -> String {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let status = fs::read_to_string("/proc/self/status").unwrap();
     let mut command = if as_server && status.contains("Uid:\t0\t") {
         let mut command = Command::new("runuser");
         command.args(["-u", "postgres", "--", "sh", "-c", script]);

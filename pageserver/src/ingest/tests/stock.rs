@@ -2,7 +2,6 @@
 //! of the same base copy and WAL: every file that is there, its length and its bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +11,8 @@ use pg::datadir;
 use pg::page::BLOCK;
 use pg::wal::{RecordHeader, rmgr};
 
-use super::cluster::{Cluster, records};
+use super::cluster::Cluster;
+use super::postgres::{Random, compared_from, differing, forks, is_compared, records};
 use crate::compact::{CompactConfig, compact};
 use crate::import::import;
 use crate::import::tests::home;
@@ -206,19 +206,12 @@ impl<'a> Comparison<'a> {
 
     /// Every fork but free space maps, which only hint, and data of unlogged relations.
     async fn forks(&mut self) {
-        let mut theirs: BTreeMap<RelTag, Bytes> = BTreeMap::new();
-        for (path, bytes) in &self.theirs {
-            if let Some((fork, segment)) = datadir::parse_relation_path(path) {
-                assert_eq!(segment, 0, "no fork is that long");
-                theirs.insert(fork, bytes.clone());
-            }
-        }
+        let theirs = forks(self.theirs.clone());
         let unlogged: BTreeSet<_> = theirs
             .keys()
             .filter(|fork| fork.fork == Fork::Init)
             .map(|fork| (fork.db, fork.rel))
             .collect();
-        theirs.retain(|fork, _| is_compared(*fork, &unlogged));
         let there: BTreeSet<RelTag> = self.ours.forks.keys().copied().collect();
         for fork in there
             .into_iter()
@@ -238,9 +231,7 @@ impl<'a> Comparison<'a> {
             }
             for (block, page) in (0..len.unwrap_or(0)).zip(bytes.chunks(BLOCK)) {
                 let ours = self.content(KeyKind::RelBlock(fork, block)).await;
-                // The map's LSN says nothing: clears of its bits leave it alone.
-                let from = if fork.fork == Fork::Vm { 8 } else { 0 };
-                self.compare(&format!("{fork} {block}"), ours, page, from);
+                self.compare(&format!("{fork} {block}"), ours, page, compared_from(fork));
             }
         }
     }
@@ -337,33 +328,5 @@ impl<'a> Comparison<'a> {
         if fields(&ours) != fields(&theirs) || ours.next_xid < theirs.next_xid {
             self.differs(format!("{ours:?}, not {theirs:?}"));
         }
-    }
-}
-
-fn is_compared(fork: RelTag, unlogged: &BTreeSet<(u32, u32)>) -> bool {
-    fork.fork == Fork::Init || fork.fork != Fork::Fsm && !unlogged.contains(&(fork.db, fork.rel))
-}
-
-/// The ranges of bytes, from `from` on, that are not the same.
-fn differing(ours: &[u8], theirs: &[u8], from: usize) -> Vec<Range<usize>> {
-    let mut ranges: Vec<Range<usize>> = Vec::new();
-    let both = ours.iter().zip(theirs).enumerate().skip(from);
-    for (at, _) in both.filter(|(_, (ours, theirs))| ours != theirs) {
-        match ranges.last_mut() {
-            Some(range) if range.end + 4 >= at => range.end = at + 1,
-            _ => ranges.push(at..at + 1),
-        }
-    }
-    ranges
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        ((u128::from(self.0) * end as u128) >> 64) as usize
     }
 }
