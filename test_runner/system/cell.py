@@ -86,9 +86,6 @@ class Cell:
 
     def http(self, method, port, path, body=None):
         """(status, JSON) of a request to a process, as the operator."""
-        operator = self.directory / "identity" / "operator"
-        context = ssl.create_default_context(cafile=operator / "ca.pem")
-        context.load_cert_chain(operator / "cert.pem", operator / "key.pem")
         token = (self.directory / "tokens" / "admin.jwt").read_text().strip()
         request = urllib.request.Request(
             f"https://127.0.0.1:{port}{path}",
@@ -97,10 +94,22 @@ class Cell:
             headers={"authorization": f"Bearer {token}", "content-type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, context=context, timeout=60) as answer:
+            with urllib.request.urlopen(request, context=self.tls(), timeout=60) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as refusal:
             return refusal.code, json.load(refusal)
+
+    def tls(self):
+        operator = self.directory / "identity" / "operator"
+        context = ssl.create_default_context(cafile=operator / "ca.pem")
+        context.load_cert_chain(operator / "cert.pem", operator / "key.pem")
+        return context
+
+    def metrics(self, port):
+        """The page of a process."""
+        url = f"https://127.0.0.1:{port}/metrics"
+        with urllib.request.urlopen(url, context=self.tls(), timeout=10) as answer:
+            return answer.read().decode()
 
     # Postgres.
 
