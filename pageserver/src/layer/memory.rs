@@ -21,7 +21,9 @@ impl MemoryLayer {
     /// Adds a value after those that the key has at this LSN.
     pub(crate) fn put(&mut self, key: Key, lsn: Lsn, value: Value) {
         self.bytes += approximate_size(&value);
-        let values = self.entries.entry((key, lsn)).or_default();
+        // Hardly ever more than one: room for more would be most of what is held.
+        let values = self.entries.entry((key, lsn));
+        let values = values.or_insert_with(|| Vec::with_capacity(1));
         if value.is_base() {
             values.clear();
         }
@@ -51,14 +53,18 @@ impl MemoryLayer {
     }
 }
 
+/// The entry of the map, a list of one value, and the allocations of both.
+const OVERHEAD_BYTES: usize = 160;
+
 fn approximate_size(value: &Value) -> usize {
-    64 + match value {
-        Value::Image(bytes) | Value::ListAdd(bytes) | Value::ListRemove(bytes) => bytes.len(),
-        Value::Record { record, .. } => record.len(),
-        Value::Patch { bytes, .. } => bytes.len(),
-        Value::ClogSet { xids, .. } => xids.len() * 4,
-        _ => 0,
-    }
+    OVERHEAD_BYTES
+        + match value {
+            Value::Image(bytes) | Value::ListAdd(bytes) | Value::ListRemove(bytes) => bytes.len(),
+            Value::Record { record, .. } => record.len(),
+            Value::Patch { bytes, .. } => bytes.len(),
+            Value::ClogSet { xids, .. } => xids.len() * 4,
+            _ => 0,
+        }
 }
 
 #[cfg(test)]

@@ -96,6 +96,8 @@ impl<'a> Stream<'a> {
                     if self.take(message).await? {
                         backoff.reset();
                     }
+                    // What it took us to take it in was not silence.
+                    self.heard = Instant::now();
                 }
                 _ = tick.tick() => {
                     if congested {
