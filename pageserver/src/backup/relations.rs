@@ -63,11 +63,18 @@ async fn write_fork(
         let end = blocks.min(first.saturating_add(SEGMENT_BLOCKS));
         let length = u64::from(end - first) * BLOCK as u64;
         let mut member = out.begin(&path, length)?;
-        let mut pages = stream::iter(first..end)
-            .map(|block| timeline.page_inside(fork, block, lsn))
-            .buffered(PAGES_AT_A_TIME);
-        while let Some(page) = pages.try_next().await? {
-            out.append(&mut member, page).await?;
+        for begin in (first..end).step_by(PAGES_AT_A_TIME) {
+            let batch = begin..end.min(begin.saturating_add(PAGES_AT_A_TIME as u32));
+            // All of them, before the client is waited for: a read that nobody polls may hold
+            // what the reads of others wait for.
+            let pages: Vec<_> = stream::iter(batch)
+                .map(|block| timeline.page_inside(fork, block, lsn))
+                .buffered(PAGES_AT_A_TIME)
+                .try_collect()
+                .await?;
+            for page in pages {
+                out.append(&mut member, page).await?;
+            }
         }
         out.end(member);
     }

@@ -117,10 +117,14 @@ async fn write_images(
         if batch.is_empty() {
             break;
         }
-        let mut contents = stream::iter(batch)
+        // All of them, before anything else is waited for: a read that nobody polls may hold what
+        // others, and we ourselves, wait for.
+        let contents: Vec<_> = stream::iter(batch)
             .map(async |key| Ok::<_, ReadError>((key, timeline.content(key, lsn).await?)))
-            .buffered(KEYS_AT_A_TIME);
-        while let Some((key, content)) = contents.try_next().await? {
+            .buffered(KEYS_AT_A_TIME)
+            .try_collect()
+            .await?;
+        for (key, content) in contents {
             images.add(key, content).await?;
         }
     }

@@ -1,5 +1,7 @@
 //! Which layer files of a timeline to ask for a key at an LSN.
 
+use std::sync::Arc;
+
 use ids::{FileId, Key, Lsn};
 use serde::{Deserialize, Serialize};
 
@@ -41,27 +43,35 @@ impl LayerDescription {
 /// The layers of one timeline, newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LayerMap {
-    newest_first: Vec<LayerDescription>,
+    newest_first: Vec<Arc<LayerDescription>>,
 }
 
 impl LayerMap {
     /// A map of these layers.
     pub(crate) fn new(layers: Vec<LayerDescription>) -> Self {
-        let mut newest_first = layers;
+        let mut newest_first: Vec<_> = layers.into_iter().map(Arc::new).collect();
         newest_first.sort_by_key(|l| std::cmp::Reverse((l.last_lsn, l.first_lsn)));
         Self { newest_first }
     }
 
-    /// The layers that may hold `key` at `lsn`, newest first.
-    pub(crate) fn candidates(&self, key: Key, lsn: Lsn) -> impl Iterator<Item = &LayerDescription> {
-        self.newest_first
-            .iter()
-            .filter(move |layer| layer.covers(key, lsn))
+    /// The layers that may hold `key` at `lsn`, newest first, down to the first image: it holds
+    /// every key of its range that named anything.
+    pub(crate) fn candidates(&self, key: Key, lsn: Lsn) -> Vec<Arc<LayerDescription>> {
+        let mut found = Vec::new();
+        for layer in &self.newest_first {
+            if layer.covers(key, lsn) {
+                found.push(Arc::clone(layer));
+                if layer.kind == LayerKind::Image {
+                    break;
+                }
+            }
+        }
+        found
     }
 
     /// All layers.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &LayerDescription> {
-        self.newest_first.iter()
+        self.newest_first.iter().map(Arc::as_ref)
     }
 }
 
@@ -89,13 +99,28 @@ mod tests {
             layer(LayerKind::Delta, 31, 40),
             layer(LayerKind::Delta, 11, 30),
         ]);
-        let names = |lsn| -> Vec<&str> {
-            map.candidates(Key::MIN, Lsn(lsn))
-                .map(|l| l.name.as_str())
-                .collect()
+        let names = |lsn| -> Vec<String> {
+            let found = map.candidates(Key::MIN, Lsn(lsn));
+            found.iter().map(|layer| layer.name.clone()).collect()
         };
         assert_eq!(names(40), ["31-40", "11-30", "10-10"]);
         assert_eq!(names(30), ["11-30", "10-10"]);
-        assert_eq!(names(9), Vec::<&str>::new());
+        assert_eq!(names(9), Vec::<String>::new());
+    }
+
+    #[test]
+    fn nothing_below_an_image_is_a_candidate() {
+        let map = LayerMap::new(vec![
+            layer(LayerKind::Delta, 1, 20),
+            layer(LayerKind::Image, 20, 20),
+            layer(LayerKind::Delta, 21, 30),
+        ]);
+        let names = |lsn| -> Vec<String> {
+            let found = map.candidates(Key::MIN, Lsn(lsn));
+            found.iter().map(|layer| layer.name.clone()).collect()
+        };
+        assert_eq!(names(30), ["21-30", "20-20"]);
+        assert_eq!(names(20), ["20-20"]);
+        assert_eq!(names(19), ["1-20"]);
     }
 }

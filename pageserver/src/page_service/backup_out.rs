@@ -1,6 +1,6 @@
 //! Base backups, sent while they are made.
 
-use std::pin::pin;
+use std::sync::Arc;
 
 use ids::{Lsn, TenantId, TimelineId};
 use service::libpq::{Conn, QueryError};
@@ -23,18 +23,14 @@ pub(super) async fn serve(
 ) -> Result<(), QueryError> {
     let (owner, attached) = tenants.get(tenant, timeline)?;
     let (sink, mut pieces) = mpsc::channel(PIECES);
-    let mut written = None;
-    let mut write = pin!(backup::write(&attached.timeline, at, full, sink));
+    let timeline = Arc::clone(&attached.timeline);
+    // A task of its own: it goes on while the client is waited for, so that no read of it stands
+    // still with what the reads of others wait for. Without us nobody takes its pieces: it ends.
+    let write = service::task::spawn("backup", async move {
+        backup::write(&timeline, at, full, sink).await
+    });
     let mut begun = false;
-    loop {
-        let piece = tokio::select! {
-            piece = pieces.recv() => piece,
-            result = &mut write, if written.is_none() => {
-                written = Some(result);
-                continue;
-            }
-        };
-        let Some(piece) = piece else { break };
+    while let Some(piece) = pieces.recv().await {
         // K5: asked when each piece leaves; D1 too.
         owner.check().map_err(Refusal::from)?;
         attached.serving().map_err(Refusal::from)?;
@@ -44,10 +40,7 @@ pub(super) async fn serve(
         }
         conn.write_copy(&piece).await?;
     }
-    let written = match written {
-        Some(written) => written,
-        None => write.await,
-    };
+    let written = write.await.map_err(Refusal::bug)?;
     written.map_err(Refusal::from)?;
     conn.copy_done();
     conn.command_complete("SELECT 1");

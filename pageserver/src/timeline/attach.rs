@@ -1,13 +1,13 @@
 //! Creating and attaching timelines.
 
-use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use ids::{Generation, Lsn, TimelineId};
 use keyring::KeyError;
 use store::documents::PutNextError;
 use tokio::sync::watch;
-use tokio_util::sync::DropGuard;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::fence::watch_guard;
 use super::home::{FIRST, Home, ManifestPutError, ManifestReadError, nonce};
@@ -168,9 +168,11 @@ impl Timeline {
                 undecided: None,
             }),
             state: Mutex::new(state),
-            open_layers: Mutex::new(HashMap::new()),
+            open_layers: Mutex::default(),
+            begun: AtomicU64::new(accepted),
             stale: OnceLock::new(),
             fenced: OnceLock::new(),
+            ended: CancellationToken::new(),
             progress,
             compacting: tokio::sync::Mutex::new(()),
             _watch: watch,

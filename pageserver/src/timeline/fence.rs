@@ -15,6 +15,7 @@ impl Timeline {
     pub(crate) fn fence(&self, why: KeyError) {
         // The flag first: what is dropped afterwards cannot come back.
         self.fenced.get_or_init(|| why);
+        self.ended.cancel();
         self.drop_plaintext();
         self.progress.send_modify(|_| {});
     }
@@ -26,16 +27,11 @@ impl Timeline {
 
     /// Resolves once this attachment is fenced or stale.
     pub(crate) async fn closed(&self) -> Closed {
-        let mut progress = self.progress.subscribe();
-        loop {
-            progress.mark_unchanged();
-            if let Err(closed) = self.serving() {
-                return closed;
-            }
-            if progress.changed().await.is_err() {
-                // The sender lives in `self`.
-                std::future::pending::<()>().await;
-            }
+        self.ended.cancelled().await;
+        match self.serving() {
+            Err(closed) => closed,
+            // It ends after the reason was set.
+            Ok(()) => std::future::pending().await,
         }
     }
 

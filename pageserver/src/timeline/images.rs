@@ -99,16 +99,14 @@ impl Timeline {
             deltas.sort_by_key(|layer| (layer.first_lsn, layer.first_key));
             // Those of one flush hold different keys.
             for flushed in deltas.chunk_by(|a, b| a.first_lsn == b.first_lsn) {
-                let layers = flushed.to_vec();
-                runs.push(Run { timeline, layers });
+                let flushed = disjoint(flushed.to_vec()).into_iter();
+                runs.extend(flushed.map(|layers| Run { timeline, layers }));
             }
-            let layers = at(&manifest, image);
-            next = match layers.is_empty() {
-                true => timeline.parent_at(lsn),
-                false => {
-                    runs.push(Run { timeline, layers });
-                    None
-                }
+            let images = disjoint(at(&manifest, image)).into_iter();
+            runs.extend(images.map(|layers| Run { timeline, layers }));
+            next = match image {
+                None => timeline.parent_at(lsn),
+                Some(_) => None,
             };
         }
         runs
@@ -149,8 +147,24 @@ impl Timeline {
         let mut writer = self.writer.lock().await;
         self.serving()?;
         self.settle(&mut writer).await?;
+        let there = at(&self.state().manifest, images.first().map(|i| i.first_lsn));
+        if !there.is_empty() {
+            // The put of an earlier attempt, which nobody had heard the end of, was accepted.
+            self.delete_unnamed(&images).await;
+            return Ok(());
+        }
         self.change(&mut writer, |manifest| manifest.layers.extend(images))
             .await
+    }
+
+    /// Deletes layers that no manifest names or will name, as far as that can be done.
+    async fn delete_unnamed(&self, layers: &[LayerDescription]) {
+        for layer in layers {
+            let name = format!("{}{}", self.home.layers(), layer.name);
+            if let Err(error) = self.home.bucket.delete(&name).await {
+                tracing::warn!(layer = %name, %error, "a layer that nobody needs stays");
+            }
+        }
     }
 
     /// Held by who compacts.
@@ -185,6 +199,23 @@ fn at(manifest: &Manifest, image: Option<Lsn>) -> Vec<LayerDescription> {
     let mut images: Vec<_> = manifest.layers.iter().filter(is_at).cloned().collect();
     images.sort_by_key(|layer| layer.first_key);
     images
+}
+
+/// Layers, sorted by their keys, in groups inside of which no two overlap: one, as a rule.
+fn disjoint(layers: Vec<LayerDescription>) -> Vec<Vec<LayerDescription>> {
+    let mut groups: Vec<Vec<LayerDescription>> = Vec::new();
+    for layer in layers {
+        let ends_before = |group: &&mut Vec<LayerDescription>| {
+            group
+                .last()
+                .is_some_and(|last| last.last_key < layer.first_key)
+        };
+        match groups.iter_mut().find(ends_before) {
+            Some(group) => group.push(layer),
+            None => groups.push(vec![layer]),
+        }
+    }
+    groups
 }
 
 fn bytes(layers: &[LayerDescription]) -> u64 {

@@ -11,6 +11,8 @@ mod fence;
 mod home;
 mod images;
 mod known;
+mod open_layers;
+mod prune;
 mod read;
 mod retire;
 #[cfg(test)]
@@ -18,25 +20,25 @@ pub(crate) mod tests;
 mod wait;
 mod write;
 
-use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use api::Grade;
 use bytes::Bytes;
 use ids::{Generation, Lsn, TenantId, TimelineId};
 use keyring::KeyError;
-use tokio::sync::{OnceCell, watch};
-use tokio_util::sync::DropGuard;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::layer::map::LayerMap;
+use crate::layer::map::{LayerDescription, LayerMap};
 use crate::layer::memory::MemoryLayer;
-use crate::layer::sealed_file::SealedLayer;
 use crate::manifest::{Ancestor, Manifest};
 
 pub(crate) use attach::{AttachError, Attachment, create};
 pub(crate) use branch::BranchError;
 pub(crate) use home::{Home, ManifestPutError, ManifestReadError};
 pub(crate) use images::{Chain, Run};
+use open_layers::OpenLayers;
 pub(crate) use read::ReadError;
 pub(crate) use wait::WaitError;
 pub(crate) use write::{IngestError, WriteError};
@@ -77,12 +79,16 @@ pub(crate) struct Timeline {
     parent: Option<Arc<Timeline>>,
     /// Who changes the manifest holds this.
     writer: tokio::sync::Mutex<Writer>,
+    /// The highest number of a manifest whose put was begun here.
+    begun: AtomicU64,
     state: Mutex<State>,
-    open_layers: Mutex<HashMap<String, Arc<OnceCell<Arc<SealedLayer>>>>>,
+    open_layers: Mutex<OpenLayers>,
     /// Set once, with the number that somebody else put.
     stale: OnceLock<u64>,
     /// Set once, when the lease closed (K6).
     fenced: OnceLock<KeyError>,
+    /// Set after either.
+    ended: CancellationToken,
     /// Up to where it can be read, for those who wait; woken too when nothing more comes.
     progress: watch::Sender<Lsn>,
     /// One compaction at a time.
@@ -131,6 +137,8 @@ struct Frozen {
     memory: MemoryLayer,
     last: Lsn,
     previous: Lsn,
+    /// What of it was put already, in order; no manifest names it yet.
+    put: Mutex<Vec<LayerDescription>>,
 }
 
 impl Timeline {

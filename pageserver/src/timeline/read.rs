@@ -183,7 +183,7 @@ impl Timeline {
         key: Key,
         lsn: Lsn,
         into: &mut Collected,
-    ) -> Result<Vec<LayerDescription>, ReadError> {
+    ) -> Result<Vec<Arc<LayerDescription>>, ReadError> {
         let state = self.state();
         if lsn > state.last {
             let last = state.last;
@@ -193,7 +193,10 @@ impl Timeline {
         if let Some(frozen) = &state.frozen {
             frozen.memory.collect(key, lsn, into);
         }
-        Ok(state.layers.candidates(key, lsn).cloned().collect())
+        Ok(match into.is_complete() {
+            true => Vec::new(),
+            false => state.layers.candidates(key, lsn),
+        })
     }
 
     /// An open layer; opened once, however many ask for it at a time.
@@ -210,7 +213,7 @@ impl Timeline {
                 let source = SealedGetError::Key(why.clone());
                 return Err(SealedLayerError::Sealed { layer, source });
             }
-            Arc::clone(open.entry(description.name.clone()).or_default())
+            open.get(&description.name)
         };
         let folder = self.home.layers();
         let place = self.home.place(self.generation, &folder);

@@ -1,6 +1,7 @@
 //! Taking values in, and bringing them into the bucket.
 
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use api::Grade;
 use ids::{Key, Lsn};
@@ -10,7 +11,7 @@ use store::documents::{self, PutNextError};
 use store::{GetError, PutError};
 
 use super::home::{ManifestPutError, nonce};
-use super::{Closed, Frozen, Stale, Timeline, Undecided, Writer};
+use super::{Closed, Frozen, Stale, Timeline, Undecided, Writer, lock};
 use crate::layer::map::{LayerDescription, LayerMap};
 use crate::layer::writer;
 use crate::manifest::Manifest;
@@ -146,12 +147,19 @@ impl Timeline {
             let Some(frozen) = self.freeze() else {
                 break;
             };
-            let layers = self.put_layers(&frozen).await?;
+            let layers = tokio::select! {
+                biased;
+                // K6: a bucket that stands still keeps no plaintext, and no drain, waiting.
+                closed = self.closed() => return Err(closed.into()),
+                layers = self.put_layers(&frozen) => layers?,
+            };
+            let (last, previous) = (frozen.last, frozen.previous);
+            drop(frozen);
             // The layers are in the bucket before a manifest names them.
             self.change(writer, |manifest| {
                 manifest.layers.extend(layers);
-                manifest.disk_consistent_lsn = frozen.last;
-                manifest.previous_record = frozen.previous;
+                manifest.disk_consistent_lsn = last;
+                manifest.previous_record = previous;
             })
             .await?;
         }
@@ -170,6 +178,7 @@ impl Timeline {
         manifest.nonce = nonce();
         let number = writer.accepted + 1;
         let sealed = self.home.seal(number, self.generation, &manifest).await?;
+        self.begun.store(number, Ordering::SeqCst);
         // Noted before the put: a caller that goes away in between leaves it to the next one.
         writer.undecided = Some(Undecided {
             number,
@@ -202,6 +211,7 @@ impl Timeline {
         if let Some(undecided) = writer.undecided.take() {
             writer.accepted = undecided.number;
             self.install(undecided.manifest);
+            self.prune_after(writer.accepted).await;
         }
         Ok(())
     }
@@ -209,11 +219,12 @@ impl Timeline {
     /// Stops where the bucket shows a manifest that is not from here (D1). A bucket that does not
     /// answer says nothing.
     pub(crate) async fn look_for_newer(&self) -> Result<(), Closed> {
-        let writer = self.writer.lock().await;
-        let ours = writer.accepted + u64::from(writer.undecided.is_some());
         let numbers = documents::numbers(&self.home.bucket, &self.home.manifests()).await;
         let newest = numbers.ok().and_then(|numbers| numbers.first().copied());
-        if let Some(newest) = newest.filter(|&newest| newest > ours) {
+        // Asked after the list, which then shows nothing from here above it. Readers come here,
+        // who must not hold up, or wait for, whoever puts manifests.
+        let begun = self.begun.load(Ordering::SeqCst);
+        if let Some(newest) = newest.filter(|&newest| newest > begun) {
             self.become_stale(newest);
         }
         self.serving()
@@ -221,6 +232,7 @@ impl Timeline {
 
     fn become_stale(&self, newest: u64) {
         self.stale.get_or_init(|| newest);
+        self.ended.cancel();
         self.progress.send_modify(|_| {});
     }
 
@@ -243,6 +255,7 @@ impl Timeline {
                 memory: std::mem::take(&mut state.memory),
                 last: state.last,
                 previous: state.previous,
+                put: Mutex::default(),
             }));
         }
         state.frozen.clone()
@@ -255,8 +268,9 @@ impl Timeline {
         let folder = self.home.layers();
         let place = self.home.place(self.generation, &folder);
         let first = Lsn(self.state().manifest.disk_consistent_lsn.0 + 1);
-        let mut layers = Vec::new();
-        for part in writer::delta_parts(&frozen.memory, DELTA_BYTES) {
+        // What an attempt that failed midway has put is not put again: the parts are the same.
+        let known = lock(&frozen.put).len();
+        for part in writer::delta_parts(&frozen.memory, DELTA_BYTES).skip(known) {
             let (dek, slot) = keys.mint().await?;
             // D5: every attempt has a name of its own.
             let file = sealed::new_file_id(&mut OsEntropy);
@@ -267,9 +281,9 @@ impl Timeline {
             keys.check()?;
             let name = format!("{folder}{}", layer.name);
             self.home.bucket.put_if_absent(&name, sealed).await?;
-            layers.push(layer);
+            lock(&frozen.put).push(layer);
         }
-        Ok(layers)
+        Ok(lock(&frozen.put).clone())
     }
 }
 

@@ -4,6 +4,7 @@ mod cache;
 mod contention;
 mod damage;
 mod fence;
+mod images;
 mod pins;
 
 use std::path::PathBuf;

@@ -1,0 +1,61 @@
+//! What piles up, and what is there twice: images whose manifest nobody heard the end of, and old
+//! manifests.
+
+use super::*;
+use crate::compact::{CompactConfig, compact};
+use crate::layer::map::LayerKind;
+
+const SMALL: CompactConfig = CompactConfig {
+    deltas: 1,
+    deltas_max: 1,
+    image_bytes: 20_000,
+};
+
+fn images(timeline: &Timeline) -> Vec<LayerDescription> {
+    let mut images = layers(timeline);
+    images.retain(|layer| layer.kind == LayerKind::Image);
+    images
+}
+
+#[tokio::test]
+async fn images_are_there_once_though_nobody_heard_of_their_put() {
+    let world = World::created().await;
+    let faulty = world.faulty(Fault::Lost, Operation::Put, "manifest");
+    let timeline = world.try_attach(faulty.home.clone(), 0).await.unwrap();
+    for n in 0..30 {
+        set(&timeline, 110 + u64::from(n), key(n), n as u8);
+    }
+    timeline.flush().await.unwrap();
+    faulty.switch(true);
+    assert!(compact(&timeline, SMALL).await.is_err());
+    faulty.switch(false);
+    compact(&timeline, SMALL).await.unwrap();
+    let there = images(&timeline);
+    for pair in there.windows(2) {
+        assert!(pair[0].last_key < pair[1].first_key, "{pair:?}");
+    }
+    let folder = world.directory.path().join(world.home.layers());
+    let objects = std::fs::read_dir(folder).unwrap().count();
+    assert_eq!(objects, layers(&timeline).len(), "nothing is left over");
+
+    set(&timeline, 200, key(3), 99);
+    timeline.flush().await.unwrap();
+    compact(&timeline, SMALL).await.unwrap();
+    assert_eq!(get(&timeline, key(3), 200).await, Some(image(99)));
+    assert_eq!(get(&timeline, key(4), 200).await, Some(image(4)));
+}
+
+#[tokio::test]
+async fn old_manifests_go_and_the_newest_never() {
+    let world = World::created().await;
+    let timeline = world.attach().await;
+    for n in 1..=200 {
+        set(&timeline, 110 + n, key(1), n as u8);
+        timeline.flush().await.unwrap();
+    }
+    let numbers = world.numbers(MAIN).await;
+    assert_eq!(numbers[0], 202);
+    assert!(numbers.len() < 128 + 32, "{} manifests stay", numbers.len());
+    let timeline = world.attach().await;
+    assert_eq!(get(&timeline, key(1), 310).await, Some(image(200)));
+}
