@@ -14,9 +14,10 @@ from cell import Cell
 def free_offset():
     """Far from the default ports, so that a developer's own system goes on beside the tests. Above
     the offsets that would move a port to 5432, and below those that would move one to where the
-    kernel takes ports for connections, from 32768 on: a process could not have it again."""
+    kernel takes ports for connections, from 32768 on: a process could not have it again. In steps
+    of 100, which leaves room for what a test starts beside it."""
     while True:
-        offset = random.randrange(15000, 22800, 50)
+        offset = random.randrange(15000, 22800, 100)
         if all(is_free(port + offset) for port in (5454, 5455, 5456, 7676, 7800, 9898)):
             return offset
 

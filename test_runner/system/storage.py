@@ -23,11 +23,12 @@ class Refused(Exception):
 class Connection:
     """A connection of one timeline, with the token that its kind of client has."""
 
-    def __init__(self, cell, process, timeline, token, replication=False):
+    def __init__(self, cell, process, timeline, token, replication=False, port=None):
         self.tenant, self.timeline = cell.status()["tenant"], timeline
         secret = (cell.directory / "tokens" / f"{token}.jwt").read_text().strip()
+        port = port or cell.processes()[process]["libpq"]
         conninfo = (
-            f"host=127.0.0.1 port={cell.processes()[process]['libpq']} user=storage dbname=storage"
+            f"host=127.0.0.1 port={port} user=storage dbname=storage"
             f" sslmode=disable password={secret} connect_timeout=10"
             f" options='-c tenant_id={self.tenant} -c timeline_id={timeline}'"
         )
@@ -75,17 +76,21 @@ class Connection:
 class PageStream(Connection):
     """`pagestream_v3`: every answer must repeat its request."""
 
-    def __init__(self, cell, timeline, process="pageserver-1"):
-        super().__init__(cell, process, timeline, "tenant")
+    def __init__(self, cell, timeline, port=None):
+        super().__init__(cell, "pageserver-1", timeline, "tenant", port=port)
         command = f"pagestream_v3 {self.tenant} {timeline}"
         self.begin(command, pq.ExecStatus.COPY_BOTH)
         self.number = 0
 
-    def ask(self, tag, body, at, since):
+    def send(self, tag, body, at, since):
         self.number += 1
         header = struct.pack(">QQQ", self.number, at, since)
         self.libpq.put_copy_data(bytes([tag]) + header + body)
         self.libpq.flush()
+        return tag, header, body
+
+    def answer(self, sent):
+        tag, header, body = sent
         length, answer = self.libpq.get_copy_data(0)
         if length < 0:
             raise self.result_refusal(self.libpq.get_result())
@@ -99,10 +104,20 @@ class PageStream(Connection):
         return answer[len(body) :]
 
     def blocks(self, relation, at=LATEST, since=1):
-        return struct.unpack(">I", self.ask(1, relation_bytes(relation), at, since))[0]
+        sent = self.send(1, relation_bytes(relation), at, since)
+        return struct.unpack(">I", self.answer(sent))[0]
 
-    def page(self, relation, block, at=LATEST, since=1):
-        page = self.ask(2, relation_bytes(relation) + struct.pack(">I", block), at, since)
+    def pages(self, relation, blocks, at=LATEST, since=1):
+        """A page or a refusal for each of the first blocks; they are asked for all at once."""
+        body = relation_bytes(relation)
+        asked = [self.send(2, body + struct.pack(">I", n), at, since) for n in range(blocks)]
+        return [self.page_or_refusal(sent) for sent in asked]
+
+    def page_or_refusal(self, sent):
+        try:
+            page = self.answer(sent)
+        except Refused as refusal:
+            return refusal
         assert len(page) == BLOCK
         return page
 

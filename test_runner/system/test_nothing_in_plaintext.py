@@ -128,8 +128,8 @@ def test_the_same_search_finds_them_where_nothing_is_sealed(written):
         pages.write_bytes(storage.full_backup(written, timeline))
         with storage.PageStream(written, timeline) as stream:
             table = storage.relation(written, TABLE)
-            blocks = range(stream.blocks(table, since=end))
-            page.write_bytes(b"".join(stream.page(table, block) for block in blocks))
+            blocks = stream.blocks(table, since=end)
+            page.write_bytes(b"".join(stream.pages(table, blocks)))
         assert page.read_bytes().count(STORED[0]) >= ROWS
         found = written.find(NEEDLES)
         assert {hit for hit in found if hit[0] == wal} == {(wal, needle) for needle in STORED}

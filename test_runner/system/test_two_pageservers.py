@@ -1,21 +1,26 @@
 """Two pageservers attach one timeline; the older, let loose again, does no harm (D1, D2)."""
 
 import json
+import shutil
 import subprocess
 import time
+import tomllib
 
 import pytest
 
-from cell import PROFILE, TARGET
+import storage
+from cell import PROFILE, SAFEKEEPERS, TARGET
+from proxy import Way
 
 
 class Second:
     """A pageserver beside the one of the cell, over the same bucket."""
 
-    def __init__(self, cell):
+    def __init__(self, cell, keymanager=None):
         self.cell = cell
         first = cell.directory / "config" / "pageserver-1.toml"
         self.directory = cell.directory / "pageserver-2"
+        shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir()
         processes = cell.processes()
         old = processes["pageserver-1"]
@@ -27,6 +32,12 @@ class Second:
             f'data_directory = "{cell.directory}/pageserver-1"', f'data_directory = "{self.directory}"'
         )
         text = text.replace("node_id = ", "node_id = 90", 1)
+        # Nothing reaches the bucket unless it is asked for.
+        text = "flush_interval_ms = 60000\n" + text
+        if keymanager:
+            own = processes["keymanager-1"]["http"]
+            text = text.replace(f"https://127.0.0.1:{own}", f"https://127.0.0.1:{keymanager}")
+        self.libpq = old["libpq"] + 50
         config = cell.directory / "config" / "pageserver-2.toml"
         config.write_text(text)
         log = open(cell.directory / "logs" / "pageserver-2.log", "w")
@@ -34,8 +45,8 @@ class Second:
             [TARGET / PROFILE / "pageserver", "--config", config], stdout=log, stderr=log
         )
 
-    def attach(self):
-        safekeepers = compute_safekeepers(self.cell)
+    def attach(self, safekeepers=None):
+        safekeepers = safekeepers or compute_safekeepers(self.cell)
         deadline = time.monotonic() + 60
         while True:
             try:
@@ -59,8 +70,6 @@ def path(cell):
 
 
 def compute_safekeepers(cell):
-    import tomllib
-
     return tomllib.loads((cell.directory / "config" / "compute-main.toml").read_text())["safekeepers"]
 
 
@@ -123,3 +132,89 @@ def test_the_older_one_stops_serving_deleting_and_reporting(cell, second):
     cell.kill("pageserver-1")
     cell.up()
     assert cell.sql("select count(*), sum(n) from kept") == [(20000, 20000 * 20001 // 2)]
+
+
+@pytest.fixture
+def ways(cell):
+    """Safekeepers by name, and the keymanager, each over a way that can be cut."""
+    processes = cell.processes()
+    ports = {name: processes[name]["libpq"] for name in SAFEKEEPERS}
+    ways = {name: Way(port) for name, port in ports.items()}
+    ways["keymanager-1"] = Way(processes["keymanager-1"]["http"])
+    yield ways
+    for way in ways.values():
+        way.close()
+
+
+@pytest.fixture
+def older(cell, ways):
+    older = Second(cell, ways["keymanager-1"].port)
+    yield older
+    older.stop()
+
+
+def test_cut_off_from_everything_but_the_bucket_it_loses_its_put(cell, older, ways):
+    """It runs on, with WAL in memory that the newer one has too: its next manifest is not taken."""
+    cell.sql("create table torn as select g as n from generate_series(1, 10000) g")
+    port = cell.processes()["pageserver-1"]["http"]
+    safekeepers = compute_safekeepers(cell)
+    reached = json.loads(json.dumps(safekeepers))
+    for member in reached["members"]:
+        member["libpq"] = f"127.0.0.1:{ways[SAFEKEEPERS[member['node'] - 1]].port}"
+    code, attached = older.attach(reached)
+    assert code == 200, attached
+    caught_up(cell, lambda: older.status()[1])
+    cell.sql("update torn set n = n + 1")
+    caught_up(cell, lambda: older.status()[1])
+
+    for way in ways.values():
+        way.is_open = False
+    # The first one learns that it was replaced, so that to be asked again is to attach anew.
+    assert cell.http("POST", port, path(cell) + "/flush")[0] != 200
+    code, newer = cell.http("PUT", port, path(cell), {"safekeepers": safekeepers})
+    assert code == 200, newer
+    assert newer["generation"] > attached["generation"]
+    cell.sql("update torn set n = n + 1")
+    caught_up(cell, lambda: cell.http("GET", port, path(cell))[1])
+    code, flushed = cell.http("POST", port, path(cell) + "/flush")
+    assert code == 200, flushed
+    manifests = {name for name in objects(cell) if "manifest-" in name}
+    while_it_was_away = objects(cell)
+
+    # D1: what it has in memory does not become a manifest, and it knows at once.
+    code, refusal = cell.http("POST", older.http, path(cell) + "/flush")
+    assert code != 200 and "attached elsewhere" in json.dumps(refusal), refusal
+    assert cell.http("GET", older.http, path(cell))[0] != 200
+    assert {name for name in objects(cell) if "manifest-" in name} == manifests
+    # D2: and it deletes nothing that the newer one needs.
+    assert while_it_was_away <= objects(cell)
+
+    # Let loose: it does not come back to the safekeepers, with progress or without.
+    sent = {name: ways[name].sent for name in SAFEKEEPERS}
+    for way in ways.values():
+        way.is_open = True
+    time.sleep(5)
+    held_back = 4096
+    for name in SAFEKEEPERS:
+        assert ways[name].sent - sent[name] <= held_back, f"it still speaks to {name}"
+    settled = {name: ways[name].sent for name in SAFEKEEPERS}
+    time.sleep(3)
+    assert {name: ways[name].sent for name in SAFEKEEPERS} == settled
+    with pytest.raises(storage.Refused) as refused:
+        storage.PageStream(cell, storage.timeline_of(cell), port=older.libpq)
+    assert refused.value.sqlstate == "58R04"
+    assert {name for name in objects(cell) if "manifest-" in name} >= manifests
+    assert while_it_was_away <= objects(cell)
+
+    # Nothing is lost: the newer one goes on, and a compute finds all of it.
+    code, after = cell.http("GET", port, path(cell))
+    assert code == 200 and after["generation"] == newer["generation"], after
+    cell.kill("compute-main")
+    cell.remove_compute()
+    cell.up()
+    assert cell.sql("select count(*), sum(n) from torn") == [(10000, 10000 * 10005 // 2)]
+
+
+def caught_up(cell, status):
+    [(end,)] = cell.sql("select pg_current_wal_flush_lsn()::text")
+    until(lambda: storage.lsn(status()["last_record_lsn"]) >= storage.lsn(end))
