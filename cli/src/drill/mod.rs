@@ -190,10 +190,11 @@ impl<'a> Drill<'a> {
         let directory = self.home.data(&self.branch.compute());
         let port = self.system.ports()?.compute(self.branch.ordinal);
         let mut quiet_since = None;
+        // Read after a look, which takes its time: what is measured is never too short.
+        let seconds = || revoked.elapsed().as_secs_f64();
         while revoked.elapsed() < limit {
-            let at = revoked.elapsed().as_secs_f64();
             let gone = postgres::processes(&directory, agent.as_ref()).is_empty();
-            first(&mut measured.compute_gone, gone, at);
+            first(&mut measured.compute_gone, gone, seconds());
             match lets_in(port) {
                 Answer::Refused { sqlstate, message } if gone => {
                     measured.client_error = Some(format!("{sqlstate} {message}"));
@@ -202,6 +203,7 @@ impl<'a> Drill<'a> {
             }
             let nodes = self.storage.look()?;
             let closed = nodes.values().all(|node| node.closed());
+            let at = seconds();
             first(&mut measured.storage_closed, closed, at);
             measured.nodes = nodes;
             let answered = |answers: Answers| answers.last_after(revoked);
