@@ -6,7 +6,7 @@ use api::Grade;
 use api::timeline::SafekeeperStatus;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use ids::{TenantId, TimelineId};
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use service::http::{ApiError, authorize};
 use service::token::Scope;
 
 use crate::access::Gate;
+use crate::timeline::TimelineError;
 use crate::timelines::{AccessError, Timelines};
 
 #[derive(Clone)]
@@ -36,6 +37,10 @@ pub fn router(timelines: Arc<Timelines>, gate: Gate) -> Router {
     Router::new()
         .route("/v1/tenants/{tenant}/timelines", get(list))
         .route("/v1/tenants/{tenant}/timelines/{timeline}", get(status))
+        .route(
+            "/v1/tenants/{tenant}/timelines/{timeline}/refill",
+            post(refill),
+        )
         .with_state(Served { timelines, gate })
 }
 
@@ -44,8 +49,19 @@ async fn status(
     Path((tenant, timeline)): Path<(TenantId, TimelineId)>,
     headers: HeaderMap,
 ) -> Result<Json<SafekeeperStatus>, ApiError> {
-    served.allow(&headers, tenant)?;
+    served.allow(&headers, Scope::Tenant, tenant)?;
     let status = served.timelines.status(tenant, timeline).await;
+    status.map(Json).map_err(refused)
+}
+
+/// An operator's: who has looked at the disk says that it may hold WAL again.
+async fn refill(
+    State(served): State<Served>,
+    Path((tenant, timeline)): Path<(TenantId, TimelineId)>,
+    headers: HeaderMap,
+) -> Result<Json<SafekeeperStatus>, ApiError> {
+    served.allow(&headers, Scope::Admin, tenant)?;
+    let status = served.timelines.refill(tenant, timeline).await;
     status.map(Json).map_err(refused)
 }
 
@@ -54,7 +70,7 @@ async fn list(
     Path(tenant): Path<TenantId>,
     headers: HeaderMap,
 ) -> Result<Json<Vec<Listed>>, ApiError> {
-    served.allow(&headers, tenant)?;
+    served.allow(&headers, Scope::Tenant, tenant)?;
     let known = served.timelines.list(tenant);
     let known = known.map_err(|error| ApiError::new(Grade::Bug, error))?;
     let mut listed = Vec::with_capacity(known.len());
@@ -69,10 +85,10 @@ async fn list(
 }
 
 impl Served {
-    fn allow(&self, headers: &HeaderMap, tenant: TenantId) -> Result<(), ApiError> {
+    fn allow(&self, headers: &HeaderMap, scope: Scope, tenant: TenantId) -> Result<(), ApiError> {
         match &self.gate.0 {
             None => Ok(()),
-            Some(verifier) => authorize(headers, verifier, Scope::Tenant, Some(tenant)).map(drop),
+            Some(verifier) => authorize(headers, verifier, scope, Some(tenant)).map(drop),
         }
     }
 }
@@ -82,6 +98,9 @@ fn refused(error: AccessError) -> ApiError {
         (_, Some(key)) => key.grade(),
         (AccessError::Broken { .. } | AccessError::Damaged(_), _) => Grade::DataDamaged,
         (AccessError::Timeline(e), _) if e.is_damage() => Grade::DataDamaged,
+        (AccessError::Timeline(TimelineError::NotInDoubt | TimelineError::PromisesLost), _) => {
+            Grade::FixRequest
+        }
         (AccessError::Timeline(_) | AccessError::State(_), _) => Grade::Retry,
         _ => Grade::FixRequest,
     };

@@ -55,6 +55,13 @@ async fn main() -> anyhow::Result<()> {
     let commands = Commands::new(Arc::clone(&timelines), gate.clone());
     let (libpq, http_listener) = (libpq.bind().await?, http.bind().await?);
     service::http::readiness().set(Ok(()));
+    let (known, stop) = (Arc::clone(&timelines), shutdown.clone());
+    drop(shutdown.spawn("timelines", async move {
+        tokio::select! {
+            () = stop.requested() => {}
+            () = known.keep_open() => {}
+        }
+    }));
     tokio::join!(
         service::libpq::serve_on(libpq, commands, shutdown.clone()),
         service::http::serve_on(

@@ -1,11 +1,12 @@
 //! The timelines of this node, and what cluster each one belongs to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use api::timeline::SafekeeperStatus;
+use futures_util::StreamExt;
 use ids::{Generation, NodeId, TenantId, TimelineId};
 use keyring::{KeyError, Keyring};
 use pg::PgMajor;
@@ -22,6 +23,10 @@ use crate::offload;
 use crate::timeline::{Ended, Timeline, TimelineError};
 use crate::wal_store::{Place, SEGMENT_BYTES};
 
+/// How often timelines that could not be opened are tried again.
+const REOPEN: Duration = Duration::from_secs(30);
+/// Timelines that are opened at a time where nobody waits for them.
+const OPENING: usize = 4;
 /// How long a timeline that is being closed is waited for.
 const CLOSING: Duration = Duration::from_secs(10);
 
@@ -76,6 +81,21 @@ impl AccessError {
         match self {
             Self::Timeline(error) => error.key(),
             _ => None,
+        }
+    }
+}
+
+impl AccessError {
+    /// Whether no later try of this process can end otherwise.
+    fn is_lasting(&self) -> bool {
+        match self {
+            Self::Timeline(error) => error.is_damage(),
+            Self::State(_) | Self::Unknown(_) => false,
+            Self::Version(_)
+            | Self::SegmentBytes(_)
+            | Self::Other { .. }
+            | Self::Damaged(_)
+            | Self::Broken { .. } => true,
         }
     }
 }
@@ -178,14 +198,9 @@ impl Timelines {
         let known = self
             .state
             .scan_from(&TABLE, std::ops::Bound::Included(&from), usize::MAX)?;
-        let ids = known.iter().map(|(key, _)| {
-            let (own, timeline) = (key.first_chunk::<16>(), key.last_chunk::<16>());
-            (own.copied(), timeline.copied())
-        });
-        let of_tenant = ids.take_while(|(own, _)| *own == Some(tenant.0));
-        Ok(of_tenant
-            .filter_map(|(_, timeline)| timeline.map(TimelineId))
-            .collect())
+        let ids = known.iter().filter_map(|(key, _)| id_of(key));
+        let of_tenant = ids.take_while(|(own, _)| *own == tenant);
+        Ok(of_tenant.map(|(_, timeline)| timeline).collect())
     }
 
     /// How far a timeline is.
@@ -198,15 +213,19 @@ impl Timelines {
         timeline: TimelineId,
     ) -> Result<SafekeeperStatus, AccessError> {
         let (timeline, _) = self.get(tenant, timeline).await?;
+        Ok(self.shown(&timeline))
+    }
+
+    fn shown(&self, timeline: &Timeline) -> SafekeeperStatus {
         let position = *timeline.position().borrow();
-        Ok(SafekeeperStatus {
+        SafekeeperStatus {
             node: self.node.node,
             term: position.term,
             flush_lsn: position.flush,
             commit_lsn: position.commit,
             backup_lsn: position.backup,
             remote_consistent_lsn: position.remote_consistent,
-        })
+        }
     }
 
     /// The timeline that a proposer greets, made where `create` allows it.
@@ -264,6 +283,63 @@ impl Timelines {
         Ok((running, cluster))
     }
 
+    /// Begins the log of a timeline anew that is in doubt here: what is left of it is set aside,
+    /// and proposers fill the new one. Until then this node gives no vote (A5).
+    ///
+    /// # Errors
+    /// [`TimelineError::NotInDoubt`], [`TimelineError::PromisesLost`].
+    pub async fn refill(
+        &self,
+        tenant: TenantId,
+        timeline: TimelineId,
+    ) -> Result<SafekeeperStatus, AccessError> {
+        let cluster = self.cluster(tenant, timeline)?;
+        let cluster = cluster.ok_or(AccessError::Unknown(timeline))?;
+        let id = (tenant, timeline);
+        let slot = self.slot(id);
+        let mut slot = slot.lock().await;
+        match self.running(&mut slot, id, cluster).await {
+            Ok(running) => {
+                if !running.leave().await? {
+                    return Err(TimelineError::NotInDoubt.into());
+                }
+                let stopped = tokio::time::timeout(CLOSING, running.stopped()).await;
+                stopped.map_err(|_| TimelineError::Closed)?;
+                *slot = Slot::Closed;
+            }
+            // Its doubt is stored by now, where that is why it does not open.
+            Err(AccessError::Timeline(error)) if error.key().is_none() => {}
+            Err(error) => return Err(error),
+        }
+        let opened = self.open_into(&mut slot, id, cluster, true).await?;
+        drop(slot);
+        Ok(self.shown(&opened))
+    }
+
+    /// Opens all timelines that are known, so that finished WAL goes to the bucket and is trimmed
+    /// though nobody asks for them; again and again, as keys come back and disks get room.
+    pub async fn keep_open(self: Arc<Self>) {
+        let mut given_up = HashSet::new();
+        loop {
+            match self.state.scan(&TABLE) {
+                Ok(known) => {
+                    let ids = known.iter().filter_map(|(key, _)| id_of(key));
+                    let tried: Vec<Id> = ids.filter(|id| !given_up.contains(id)).collect();
+                    let attempts = futures_util::stream::iter(tried)
+                        .map(async |id: Id| (id, self.get(id.0, id.1).await.map(drop)))
+                        .buffer_unordered(OPENING);
+                    let failed = attempts.filter_map(async |(id, opened)| {
+                        let hopeless = opened.is_err_and(|error| error.is_lasting());
+                        hopeless.then_some(id)
+                    });
+                    given_up.extend(failed.collect::<Vec<_>>().await);
+                }
+                Err(error) => tracing::error!(%error, "timelines are not opened"),
+            }
+            tokio::time::sleep(REOPEN).await;
+        }
+    }
+
     fn slot(&self, id: Id) -> Arc<Mutex<Slot>> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(slots.entry(id).or_default())
@@ -291,8 +367,18 @@ impl Timelines {
             let why = why.clone();
             return Err(AccessError::Broken { timeline, why });
         }
-        let opened = self.open((tenant, timeline), cluster).await;
-        match opened {
+        self.open_into(slot, (tenant, timeline), cluster, false)
+            .await
+    }
+
+    async fn open_into(
+        &self,
+        slot: &mut Slot,
+        id: Id,
+        cluster: Cluster,
+        anew: bool,
+    ) -> Result<Timeline, AccessError> {
+        match self.open(id, cluster, anew).await {
             Ok(opened) => {
                 *slot = Slot::Open(opened.clone());
                 Ok(opened)
@@ -310,6 +396,7 @@ impl Timelines {
         &self,
         (tenant, timeline): Id,
         cluster: Cluster,
+        anew: bool,
     ) -> Result<Timeline, TimelineError> {
         let place = Place {
             directory: self.node.root.join(format!("wal/{tenant}/{timeline}")),
@@ -320,7 +407,7 @@ impl Timelines {
         };
         let framing = Framing::new(cluster.shape());
         let (state, ring) = (self.state.clone(), &self.node.ring);
-        let opened = Timeline::open(place, framing, state, ring, &self.shutdown).await?;
+        let opened = Timeline::open(place, framing, state, ring, &self.shutdown, anew).await?;
         if let Some(archive) = self.node.archive.clone() {
             let keep = offload::keep(opened.clone(), archive, self.shutdown.clone());
             drop(self.shutdown.spawn("offload", keep));
@@ -363,6 +450,11 @@ fn same_cluster(stored: &Cluster, version: PgMajor, told: &Cluster) -> Result<()
         });
     }
     Ok(())
+}
+
+fn id_of(key: &[u8; 32]) -> Option<Id> {
+    let (tenant, timeline) = (key.first_chunk()?, key.last_chunk()?);
+    Some((TenantId(*tenant), TimelineId(*timeline)))
 }
 
 fn key(tenant: TenantId, timeline: TimelineId) -> [u8; 32] {

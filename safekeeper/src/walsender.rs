@@ -8,6 +8,7 @@ use ids::{Lsn, Term};
 use pg::wire::replication::FromReceiver;
 use pg::wire::wal_push::PageserverFeedback;
 use service::libpq::{Conn, QueryError, WireError};
+use tokio::time::MissedTickBehavior;
 
 use crate::archive::{Archive, ArchiveError, Archived};
 use crate::timeline::{Timeline, TimelineError};
@@ -57,6 +58,10 @@ impl Sender<'_> {
         conn.copy_both().await?;
         let mut position = self.timeline.position();
         let (mut at, mut archived) = (from, None);
+        // Its own clock: whoever speaks often must not go without for that.
+        let mut keepalives = tokio::time::interval(KEEPALIVE);
+        keepalives.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        keepalives.reset();
         loop {
             position.mark_unchanged();
             let limit = self.limit()?;
@@ -80,7 +85,7 @@ impl Sender<'_> {
                 changed = position.changed(), if idle => if changed.is_err() {
                     return Err(self.timeline.ended().await.into());
                 },
-                () = tokio::time::sleep(KEEPALIVE), if idle => {
+                _ = keepalives.tick(), if idle => {
                     self.send(conn, &keepalive(limit)).await?;
                 }
                 () = std::future::ready(()), if !idle => {}

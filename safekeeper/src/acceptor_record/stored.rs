@@ -25,6 +25,8 @@ struct Stored {
     commit: Lsn,
     truncate: Lsn,
     learner: bool,
+    #[serde(default)]
+    copying: bool,
     segment: u64,
     log_epoch: u32,
     log_epoch_salt: [u8; 32],
@@ -64,6 +66,7 @@ pub(super) fn encode(record: &AcceptorRecord) -> Vec<u8> {
         commit: durable.commit,
         truncate: durable.truncate,
         learner: durable.learner,
+        copying: durable.copying,
         segment: anchor.segment,
         log_epoch: anchor.log.epoch,
         log_epoch_salt: anchor.log.epoch_salt,
@@ -98,6 +101,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<AcceptorRecord> {
             commit: stored.commit,
             truncate: stored.truncate,
             learner: stored.learner,
+            copying: stored.copying,
         },
         anchor: StoreAnchor {
             segment: stored.segment,

@@ -32,6 +32,7 @@ fn example(term: u64) -> AcceptorRecord {
             commit: Lsn(u64::MAX),
             truncate: Lsn(150),
             learner: true,
+            copying: true,
         },
         anchor: StoreAnchor {
             segment: 9,

@@ -45,6 +45,12 @@ pub enum TimelineError {
         /// Where it begins.
         first: Lsn,
     },
+    /// Nothing is to be filled again.
+    #[error("the log is in no doubt here")]
+    NotInDoubt,
+    /// The record that names the log was lost or set back, and its promises with it (A5).
+    #[error("what this node had promised is lost: only a membership change could admit it again")]
+    PromisesLost,
     /// The task has ended (T2).
     #[error("the timeline was closed; connect again")]
     Closed,

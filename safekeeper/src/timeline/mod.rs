@@ -76,22 +76,25 @@ enum Request {
     Read(Range<Lsn>, oneshot::Sender<Result<Bytes, TimelineError>>),
     BackedUp(Lsn, oneshot::Sender<()>),
     RemoteConsistent(Lsn),
+    Leave(oneshot::Sender<bool>),
 }
 
 impl Timeline {
     /// Takes a timeline up from the disk, or makes it where there is none.
     ///
     /// # Errors
-    /// A timeline whose log is in doubt is refused, after the doubt is stored (T3).
+    /// A timeline whose log is in doubt is refused, after the doubt is stored (T3). With `anew` such
+    /// a log is set aside and an empty one is begun.
     pub async fn open(
         place: Place,
         framing: Framing,
         state: state::State,
         ring: &Keyring,
         shutdown: &Shutdown,
+        anew: bool,
     ) -> Result<Self, TimelineError> {
         let keys = ring.tenant(place.tenant).await?;
-        let task = Task::open(place.clone(), framing, state, keys.clone()).await?;
+        let task = Task::open(place.clone(), framing, state, keys.clone(), anew).await?;
         let (requests, queue) = mpsc::channel(QUEUE);
         let (publish, position) = watch::channel(task.position());
         let (end, ended) = watch::channel(None);
@@ -166,6 +169,16 @@ impl Timeline {
     pub async fn backed_up(&self, lsn: Lsn) -> Result<(), TimelineError> {
         let (answer, answered) = oneshot::channel();
         self.request(Request::BackedUp(lsn, answer)).await?;
+        answered.await.map_err(|_| TimelineError::Closed)
+    }
+
+    /// Ends the task where its log is in doubt, and answers whether it is.
+    ///
+    /// # Errors
+    /// [`TimelineError::Closed`].
+    pub async fn leave(&self) -> Result<bool, TimelineError> {
+        let (answer, answered) = oneshot::channel();
+        self.request(Request::Leave(answer)).await?;
         answered.await.map_err(|_| TimelineError::Closed)
     }
 

@@ -9,7 +9,7 @@ use super::TimelineError;
 use super::task::Task;
 use crate::acceptor_record::{AcceptorRecord, Progress, RecordFile};
 use crate::framing::Framing;
-use crate::wal_store::{OpenError, Place, StoreAnchor, WalStore};
+use crate::wal_store::{OpenError, Place, StoreAnchor, WalStore, WriteError};
 
 /// The anchor of a timeline whose log has not begun: epochs of a log count from 1.
 pub(super) const NO_LOG: StoreAnchor = StoreAnchor {
@@ -28,13 +28,19 @@ impl Task {
         framing: Framing,
         state: state::State,
         keys: TenantKeys,
+        anew: bool,
     ) -> Result<Self, TimelineError> {
         let (node, timeline) = (place.node, place.timeline);
         // A fence waits until what is opened here is dropped again (K6).
         let operation = keys.begin()?;
         let loaded = RecordFile::load(state.clone(), node, timeline, &keys).await?;
         let (record, kept) = match loaded {
+            Some((mut record, kept)) if anew => {
+                let begun = begin_anew(&place, &keys, &mut record, &kept).await?;
+                (record, begun)
+            }
             Some(loaded) => loaded,
+            None if anew => return Err(TimelineError::NotInDoubt),
             None => {
                 let first = AcceptorRecord {
                     durable: Durable::default(),
@@ -94,6 +100,38 @@ async fn open_log(
         return Err(TimelineError::Beheaded { first });
     }
     Ok(Some(store))
+}
+
+/// A5: sets the log of a learner aside and begins an empty one, which the others fill. Whatever a
+/// crash leaves of this is refused as the old log was, and this can be asked for again.
+async fn begin_anew(
+    place: &Place,
+    keys: &TenantKeys,
+    file: &mut RecordFile,
+    kept: &AcceptorRecord,
+) -> Result<AcceptorRecord, TimelineError> {
+    if !kept.durable.learner {
+        return Err(TimelineError::NotInDoubt);
+    }
+    let anew = kept.durable.anew(kept.progress.backup);
+    let (durable, at) = anew
+        .filter(|_| kept.anchor != NO_LOG)
+        .ok_or(TimelineError::PromisesLost)?;
+    WalStore::set_aside(place).await?;
+    let term = durable.history.last_term();
+    let store = WalStore::create(place.clone(), keys.clone(), at, term).await?;
+    let record = AcceptorRecord {
+        durable,
+        anchor: store.anchor(at).ok_or(WriteError::Dead)?,
+        progress: Progress {
+            trimmed: kept.progress.trimmed.max(at),
+            ..kept.progress
+        },
+    };
+    file.save(&record).await?;
+    let timeline = place.timeline;
+    tracing::warn!(%timeline, %at, "the log is begun anew, to be filled by the proposers");
+    Ok(record)
 }
 
 /// T3: the log stays as it is, and so does the anchor that it failed.

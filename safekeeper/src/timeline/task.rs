@@ -136,6 +136,16 @@ impl Task {
                     // Where the asker is gone nobody needs to know.
                     answer.send(()).unwrap_or_default();
                 }
+                Request::Leave(answer) => {
+                    let state = self.acceptor.state();
+                    let doubted = state.learner && !state.copying;
+                    // Where the asker is gone nobody needs to know.
+                    answer.send(doubted).unwrap_or_default();
+                    if doubted {
+                        self.finish(&mut batch, publish).await?;
+                        return Err(TimelineError::Closed);
+                    }
+                }
                 Request::RemoteConsistent(lsn) => {
                     // A report may be of WAL that has not come here.
                     let known = lsn.min(self.acceptor.state().commit);

@@ -146,6 +146,21 @@ pub(super) async fn read(
     .await
 }
 
+/// Moves a directory out of the way, to a name that no other one has.
+pub(super) async fn set_aside(lock: &Lock, path: &Path) -> Result<(), DiskError> {
+    change(lock, "set aside", path, |path| {
+        let now = service::clock::unix_seconds();
+        fs::rename(path, path.with_extension(format!("doubted-{now}")))?;
+        sync_parent(path)
+    })
+    .await
+}
+
+/// Whether there is something at `path`.
+pub(super) async fn exists(path: &Path) -> Result<bool, DiskError> {
+    run("look for", path, Path::try_exists).await
+}
+
 /// Removes a file, for good when it returns.
 pub(super) async fn unlink(lock: &Lock, path: &Path) -> Result<(), DiskError> {
     change(lock, "remove", path, |path| {

@@ -63,6 +63,18 @@ impl WalStore {
         })
     }
 
+    /// Moves a log that is in doubt out of the way, for people, so that another can be begun.
+    ///
+    /// # Errors
+    /// The disk, or a store that has the directory.
+    pub async fn set_aside(place: &Place) -> Result<(), OpenError> {
+        if disk::exists(&place.directory).await? {
+            let lock = lock(place).await?;
+            disk::set_aside(&lock, &place.directory).await?;
+        }
+        Ok(())
+    }
+
     /// Takes the WAL up after a restart: proves it, finishes what a crash interrupted, and
     /// begins an epoch. `anchor` is what the acceptor's record keeps.
     ///

@@ -66,6 +66,13 @@ impl Server {
         let listen = || tokio::net::TcpListener::bind("127.0.0.1:0");
         let (libpq, http) = (listen().await.unwrap(), listen().await.unwrap());
         let (libpq_at, http_at) = (libpq.local_addr().unwrap(), http.local_addr().unwrap());
+        let (known, stop) = (Arc::clone(&timelines), shutdown.clone());
+        drop(shutdown.spawn("timelines", async move {
+            tokio::select! {
+                () = stop.requested() => {}
+                () = known.keep_open() => {}
+            }
+        }));
         let stop = shutdown.clone();
         drop(shutdown.spawn("libpq", async move {
             service::libpq::serve_on(libpq, commands, stop).await;

@@ -5,6 +5,7 @@ mod bench;
 mod bucket;
 mod fence;
 mod proposer;
+mod refill;
 mod tokens;
 
 use bytes::Bytes;

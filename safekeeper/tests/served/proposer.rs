@@ -10,18 +10,18 @@ use service::libpq::client::CopyStream;
 
 use crate::bench::{START, Server, TENANT, TIMELINE, Wal};
 
-struct Compute<'a> {
+pub(crate) struct Compute<'a> {
     proposer: Proposer,
     servers: BTreeMap<NodeId, &'a Server>,
     copies: BTreeMap<NodeId, CopyStream>,
     effects: VecDeque<Effect>,
-    committed: Lsn,
-    flushed: BTreeMap<NodeId, Lsn>,
-    from_donors: usize,
+    pub(crate) committed: Lsn,
+    pub(crate) flushed: BTreeMap<NodeId, Lsn>,
+    pub(crate) from_donors: usize,
 }
 
 impl<'a> Compute<'a> {
-    fn new(servers: BTreeMap<NodeId, &'a Server>) -> Self {
+    pub(crate) fn new(servers: BTreeMap<NodeId, &'a Server>) -> Self {
         let proposer = Proposer::new(ProposerConfig {
             tenant: TENANT,
             timeline: TIMELINE,
@@ -42,7 +42,7 @@ impl<'a> Compute<'a> {
         }
     }
 
-    async fn connect(&mut self, node: NodeId) {
+    pub(crate) async fn connect(&mut self, node: NodeId) {
         let copy = self.servers[&node].push().await.unwrap();
         self.copies.insert(node, copy);
         let mut out = Vec::new();
@@ -52,7 +52,7 @@ impl<'a> Compute<'a> {
     }
 
     /// Until every message that asks for an answer has one.
-    async fn run(&mut self, until: impl Fn(&Self) -> bool) {
+    pub(crate) async fn run(&mut self, until: impl Fn(&Self) -> bool) {
         while !until(self) {
             let reads = self.copies.iter_mut().map(|(node, copy)| {
                 Box::pin(async move { (*node, copy.read_copy().await.unwrap().unwrap()) })
@@ -67,6 +67,10 @@ impl<'a> Compute<'a> {
             self.effects.extend(out);
             self.work().await;
         }
+    }
+
+    pub(crate) fn all_flushed(&self, to: Lsn) -> bool {
+        self.flushed.values().all(|flush| *flush == to)
     }
 
     async fn work(&mut self) {
@@ -98,7 +102,7 @@ impl<'a> Compute<'a> {
         }
     }
 
-    async fn offer(&mut self, wal: &[u8]) {
+    pub(crate) async fn offer(&mut self, wal: &[u8]) {
         for piece in wal.chunks(50_000) {
             let mut out = Vec::new();
             let at = self.proposer.end();

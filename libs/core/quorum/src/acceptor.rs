@@ -4,7 +4,8 @@
 //!   A2  WAL is durable before the answer that names its end;
 //!   A3  nothing below the commit position is cut off;
 //!   A4  WAL of a term is taken only after "elected" of that term, without gap or overwrite;
-//!   A5  a node that doubts its log takes no part until it is admitted again.
+//!   A5  a node that doubts its log gives no vote until it is admitted again, and takes nothing
+//!       before it has begun its log anew.
 
 use bytes::Bytes;
 use ids::{Generation, Lsn, NodeId, Term};
@@ -40,6 +41,32 @@ pub struct Durable {
     pub truncate: Lsn,
     /// Whether this node doubts its log and is a learner (A5).
     pub learner: bool,
+    /// Whether this learner has begun its log anew, and is being filled from the others.
+    pub copying: bool,
+}
+
+impl Durable {
+    /// The record of a learner that begins its log anew, and where that log begins: at a term's
+    /// start, which is the end of a record, so that everything above `kept` is copied. `None`
+    /// for a node that is in no doubt, and for one whose record names no term, since that record
+    /// was lost or set back: what it promised nobody knows (A1).
+    #[must_use]
+    pub fn anew(&self, kept: Lsn) -> Option<(Self, Lsn)> {
+        let entries = self.history.entries();
+        if !self.learner {
+            return None;
+        }
+        let kept = kept.min(self.commit);
+        let starts = || entries.iter().map(|e| e.start);
+        let at = starts().rfind(|s| *s <= kept).or(starts().next())?;
+        let record = Self {
+            history: self.history.up_to(at),
+            commit: at,
+            copying: true,
+            ..self.clone()
+        };
+        Some((record, at))
+    }
 }
 
 /// What the shell does. In order.
@@ -147,6 +174,8 @@ pub struct Acceptor {
     ticket: Ticket,
     /// Whether the record does not say yet that this node is a learner.
     doubt_unstored: bool,
+    /// What the proposer of the term has named as committed since its "elected".
+    named: Option<Lsn>,
     /// Ends of appends that are not durable yet.
     pending: std::collections::VecDeque<(Ticket, Lsn)>,
 }
@@ -156,21 +185,24 @@ impl Acceptor {
     /// and `doubted` says that the log's scan did not end cleanly. Call `on_restored` next.
     #[must_use]
     pub fn restore(node: NodeId, mut state: Durable, flush: Lsn, doubted: bool) -> Self {
-        let was_learner = state.learner;
+        let before = (state.learner, state.copying);
         // A log that ends below what it knows committed has lost acknowledged bytes.
-        state.learner |= doubted || flush < state.commit;
+        if doubted || flush < state.commit {
+            (state.learner, state.copying) = (true, false);
+        }
         // A learner's log is copied, and can hold terms that this node had no part in (A1).
         state.term = state.term.max(state.history.last_term());
         let commit = state.commit;
         Self {
             node,
-            doubt_unstored: state.learner && !was_learner,
+            doubt_unstored: (state.learner, state.copying) != before,
             state,
             commit_seen: commit,
             commit_stored: commit,
             write: flush,
             flush,
             ticket: Ticket(0),
+            named: None,
             pending: std::collections::VecDeque::new(),
         }
     }
@@ -187,7 +219,7 @@ impl Acceptor {
     pub fn handle(&mut self, epoch: EndpointEpoch, message: ToAcceptor, out: &mut Vec<Action>) {
         self.on_restored(out);
         let handled = match message {
-            _ if self.state.learner => Err(Refusal::Learner(self.node)),
+            _ if self.state.learner && !self.state.copying => Err(Refusal::Learner(self.node)),
             ToAcceptor::Greeting(m) => self.greeting(m, out),
             ToAcceptor::Vote(m) => self.vote(epoch, m, out),
             ToAcceptor::Elected(m) => self.elected(m, out),
@@ -204,6 +236,7 @@ impl Acceptor {
             self.flush = end;
         }
         self.advance_commit(out);
+        self.rejoin(out);
     }
 
     /// Stores the commit position, where it has moved. To be called now and then.
@@ -222,15 +255,31 @@ impl Acceptor {
             return false;
         }
         self.state.membership = membership;
-        self.state.learner = false;
+        (self.state.learner, self.state.copying) = (false, false);
         self.persist(out);
         true
     }
 
+    /// Admits a learner again whose log was filled anew. Its record kept its promises, so nobody
+    /// of a lower term writes here, and whoever won a term after the doubt did so without its vote
+    /// and holds all that was committed before. With the start of the term and all that its
+    /// proposer, who no longer counts what this node said on an older connection, calls committed,
+    /// it has whatever it had acknowledged (A5).
+    fn rejoin(&mut self, out: &mut Vec<Action>) {
+        let start = self.state.history.entries().last().map(|e| e.start);
+        let (Some(named), Some(start)) = (self.named, start) else {
+            return;
+        };
+        if self.state.learner && self.state.copying && self.flush >= named.max(start) {
+            (self.state.learner, self.state.copying) = (false, false);
+            self.persist(out);
+        }
+    }
+
     /// Makes this node a learner: its log turned out to be damaged (A5).
     pub fn doubt(&mut self, out: &mut Vec<Action>) {
-        if !self.state.learner {
-            self.state.learner = true;
+        if !self.state.learner || self.state.copying {
+            (self.state.learner, self.state.copying) = (true, false);
             self.persist(out);
         }
     }
@@ -239,7 +288,7 @@ impl Acceptor {
     /// of the log (A4).
     #[must_use]
     pub fn follows(&self, generation: Generation, term: Term) -> bool {
-        !self.state.learner
+        (!self.state.learner || self.state.copying)
             && generation == self.state.membership.generation
             && term == self.state.term
             && term == self.state.history.last_term()
@@ -293,8 +342,10 @@ impl Acceptor {
         out: &mut Vec<Action>,
     ) -> Result<(), Refusal> {
         self.same_generation("VoteRequest", m.generation)?;
-        let given = m.term > self.state.term && epoch >= self.state.epoch;
-        if given {
+        let promised = m.term > self.state.term && epoch >= self.state.epoch;
+        // A learner follows whoever wins without it (A5).
+        let given = promised && !self.state.learner;
+        if promised {
             self.state.term = m.term;
             self.state.epoch = epoch;
             self.persist(out);
@@ -360,6 +411,7 @@ impl Acceptor {
         self.pending.push_back((ticket, at));
         self.write = at;
         self.commit_seen = self.state.commit;
+        self.named = None;
         self.state.term = m.term;
         self.state.history = history;
         self.persist(out);
@@ -395,8 +447,10 @@ impl Acceptor {
             });
         }
         self.commit_seen = self.commit_seen.max(m.commit);
+        self.named = self.named.max(Some(m.commit));
         self.state.truncate = self.state.truncate.max(m.truncate);
         self.advance_commit(out);
+        self.rejoin(out);
         self.send_progress(self.last_ticket(), out);
         Ok(())
     }

@@ -89,6 +89,8 @@ enum Phase {
 struct Peer {
     greeting: Option<AcceptorGreeting>,
     vote: Option<VoteAnswer>,
+    /// The answer of one that gave no vote in this term, and may follow whoever wins it.
+    no_vote: Option<VoteAnswer>,
     /// The next position to send; none before "elected".
     next: Option<Lsn>,
     flush: Lsn,
@@ -104,6 +106,15 @@ struct Peer {
 }
 
 impl Peer {
+    /// What counts towards a majority. A node that answers a lower end than it had acknowledged
+    /// has lost WAL: it is filled again, and counts once it has all that it once called its own.
+    fn counted(&self) -> Lsn {
+        if self.flush < self.flush_seen {
+            return Lsn::INVALID;
+        }
+        self.flush
+    }
+
     fn under_way(&self) -> u64 {
         self.unanswered.iter().sum()
     }
@@ -301,13 +312,17 @@ impl Proposer {
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
-        let forgot = m.term == term && m.flush < peer.flush_seen;
-        if m.generation != self.membership.generation || forgot {
+        if m.generation != self.membership.generation {
             return out.push(Effect::Disconnect(node));
         }
         let leading = self.phase == Phase::Leading;
-        if m.term != term || !(m.given || leading) {
-            return; // not ours, or a repeat of a vote whose first answer was lost
+        if m.term != term {
+            return; // not ours
+        }
+        if !(m.given || leading) {
+            // A learner, or a repeat of a vote whose first answer was lost.
+            peer.no_vote = Some(m);
+            return;
         }
         peer.vote = Some(m);
         if leading {
@@ -352,6 +367,9 @@ impl Proposer {
             term: self.term,
             start: self.start,
         });
+        for peer in self.peers.values_mut() {
+            peer.vote = peer.vote.take().or(peer.no_vote.take());
+        }
         let voters: Vec<_> = self
             .peers
             .iter()
@@ -446,7 +464,7 @@ impl Proposer {
     fn advance_commit(&mut self, out: &mut Vec<Effect>) {
         let sets = self.sets();
         let reached = sets.iter().map(|set| {
-            let flush = |n: &NodeId| self.peers.get(n).map_or(Lsn::INVALID, |p| p.flush);
+            let flush = |n: &NodeId| self.peers.get(n).map_or(Lsn::INVALID, Peer::counted);
             let own_term = |lsn: Lsn| if lsn < self.start { Lsn::INVALID } else { lsn };
             let mut flushed: Vec<_> = set.iter().map(|n| own_term(flush(n))).collect();
             flushed.sort();

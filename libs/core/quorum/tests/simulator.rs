@@ -14,17 +14,23 @@ const START: u64 = 0x1000;
 #[test]
 fn acknowledged_wal_survives_any_minority() {
     let count = std::env::var("REDOUBT_SIM_SEEDS").map_or(300, |n| n.parse().unwrap());
-    let (mut committed, mut from_donors) = (0, 0);
+    let (mut committed, mut from_donors, mut rejoined) = (0, 0, 0);
     for seed in 0..count {
         let run = std::panic::catch_unwind(|| {
             let mut cluster = Cluster::new(seed, [3, 3, 5, 1][(seed % 4) as usize]);
             (0..1500).for_each(|_| cluster.step());
-            (cluster.check.committed.len(), cluster.from_donors)
+            (
+                cluster.check.committed.len(),
+                cluster.from_donors,
+                cluster.rejoined,
+            )
         });
-        let (bytes, donors) = run.unwrap_or_else(|_| panic!("failed at seed {seed}"));
+        let (bytes, donors, back) = run.unwrap_or_else(|_| panic!("failed at seed {seed}"));
         committed += bytes;
         from_donors += donors;
+        rejoined += back;
     }
+    assert!(rejoined as u64 > count / 4, "{rejoined} learners rejoined");
     assert!(from_donors as u64 > count / 4, "{from_donors} donors asked");
     // A simulator in which nothing happens proves nothing.
     assert!(
@@ -54,6 +60,8 @@ struct Cluster {
     check: Check,
     /// How often WAL that a proposer had forgotten came from a donor.
     from_donors: usize,
+    /// How often a node that had lost its log came to vote again.
+    rejoined: usize,
 }
 
 impl Cluster {
@@ -80,6 +88,7 @@ impl Cluster {
             network: vec![],
             check,
             from_donors: 0,
+            rejoined: 0,
         };
         cluster.replace_proposer();
         cluster
@@ -93,7 +102,8 @@ impl Cluster {
             850..930 => self.write(),
             930..950 => self.heartbeat(),
             950..980 => self.reconnect(node),
-            980..993 => self.crash(node),
+            980..990 => self.crash(node),
+            990..993 => self.lose_log(node),
             _ => self.replace_proposer(),
         }
     }
@@ -158,6 +168,7 @@ impl Cluster {
                     n.durable = ticket;
                 }
                 Action::Persist { ticket, state } => {
+                    self.rejoined += usize::from(n.disk.0.learner && !state.learner);
                     n.disk.0 = *state;
                     done = Some(ticket);
                     n.durable = ticket;
@@ -185,10 +196,39 @@ impl Cluster {
             0
         };
         n.acceptor = Acceptor::restore(node, n.disk.0.clone(), Lsn(flush), false);
-        assert!(
-            !n.acceptor.state().learner,
+        let learner = |state: &Durable| (state.learner, state.copying);
+        assert_eq!(
+            learner(n.acceptor.state()),
+            learner(&n.disk.0),
             "a crash alone must not cast doubt on a log"
         );
+    }
+
+    /// The log of a node is damaged: it keeps its promises, and begins its log anew. One node at a
+    /// time, since the others have to have all that is committed.
+    fn lose_log(&mut self, node: NodeId) {
+        let whole = self.nodes.values().all(|n| !n.disk.0.learner);
+        if self.nodes.len() < 3 || !whole {
+            return;
+        }
+        let kept = self.random.below(4000) as u64;
+        let n = self.nodes.get_mut(&node).unwrap();
+        n.disk.0.learner = true;
+        let Some((record, at)) = n.disk.0.anew(Lsn(kept)) else {
+            n.disk.0.learner = false;
+            return;
+        };
+        // What stood before it is elsewhere, as in the bucket.
+        n.disk.1.truncate((at.0 - START) as usize);
+        n.disk.0 = record;
+        self.crash(node);
+        // Its connections ended with it.
+        self.network.retain(|(_, of, _)| *of != node);
+        for p in 0..self.proposers.len() {
+            let mut out = Vec::new();
+            self.proposers[p].0.connected(node, &mut out);
+            self.effects(p, out);
+        }
     }
 
     fn reconnect(&mut self, node: NodeId) {

@@ -68,6 +68,7 @@ impl World {
                 let node = self.node(number(node));
                 node.log.truncate(node.log.len() - number(bytes) as usize);
             }
+            ["begin-anew", node] => self.begin_anew(number(node)),
             ["copy-log", from, to] => self.copy(number(from), number(to)),
             ["admit", node, "at", position, ref rest @ ..] => {
                 self.admit(number(node), position.parse().unwrap(), membership(rest));
@@ -144,6 +145,15 @@ impl World {
         }
     }
 
+    /// What the shell of a learner does that is to be filled by the next proposers.
+    fn begin_anew(&mut self, node: u64) {
+        let place = self.node(node);
+        let (record, at) = place.record.anew(Lsn(START)).unwrap();
+        place.log.truncate((at.0 - START) as usize);
+        place.record = record;
+        self.restart(node, false);
+    }
+
     /// What the shell of a learner does: log and history come from one that is trusted.
     fn copy(&mut self, from: u64, to: u64) {
         let donor = self.node(from);
@@ -168,7 +178,11 @@ impl World {
             let (state, flush) = (node.acceptor.state(), node.acceptor.flush());
             let terms = state.history.entries().iter();
             let terms: Vec<_> = terms.map(|e| format!("{} {}", e.term, e.start)).collect();
-            let learner = if state.learner { ", learner" } else { "" };
+            let learner = match (state.learner, state.copying) {
+                (true, true) => ", learner that copies",
+                (true, false) => ", learner",
+                (false, _) => "",
+            };
             format!(
                 "{name}: term {}, flush {flush} ({}), commit {}, terms [{}], generation {}{learner}",
                 state.term,
