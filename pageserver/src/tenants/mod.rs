@@ -18,6 +18,7 @@ use service::task::Shutdown;
 use store::Bucket;
 use store::names::Cell;
 use tokio::io::AsyncRead;
+use tokio::sync::Semaphore;
 
 pub(crate) use attached::Attached;
 pub(crate) use remembered::Remembered;
@@ -71,9 +72,13 @@ impl Node {
     }
 }
 
+/// As many archives are taken into memory at one time.
+const IMPORTS: usize = 4;
+
 /// All tenants of this node.
 pub(crate) struct Tenants {
     pub(crate) node: Arc<Node>,
+    imports: Semaphore,
     tenants: Mutex<BTreeMap<TenantId, Arc<Tenant>>>,
 }
 
@@ -94,6 +99,7 @@ impl Tenants {
         let tenants = remembered.into_iter().map(tenant).collect();
         Ok(Self {
             node,
+            imports: Semaphore::new(IMPORTS),
             tenants: Mutex::new(tenants),
         })
     }
@@ -183,6 +189,12 @@ impl Tenants {
         }
         // A tenant without keys is told so before the upload.
         let keys = self.node.keyring.tenant(tenant).await?;
+        let turn = self.imports.try_acquire();
+        let _turn = turn.map_err(|_| {
+            Refusal::not_now(format!(
+                "{IMPORTS} imports are under way here: try again later"
+            ))
+        })?;
         self.admit(tenant, keys).import(timeline, archive).await
     }
 

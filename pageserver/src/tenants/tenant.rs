@@ -149,7 +149,11 @@ impl Tenant {
         archive: impl AsyncRead + Send + Unpin + 'static,
     ) -> Result<Imported, Refusal> {
         // An upload takes its time, and may never end: nothing of the tenant waits for it.
-        let files = import::unpack(archive).await.map_err(ImportError::from)?;
+        let files = import::unpack(archive).await.map_err(|error| {
+            // An upload that a fence ended is told so (K6).
+            let closed = self.check().err().map(Refusal::from);
+            closed.unwrap_or_else(|| ImportError::from(error).into())
+        })?;
         let _turn = self.attaching.lock().await;
         self.set_aside(timeline);
         let imported = import::import(&self.home(timeline), files).await;
