@@ -137,6 +137,11 @@ async fn write_images(
         "compacted"
     );
     timeline.add_images(written).await?;
+    // Written anew as a whole each time, they would fill the bucket.
+    let superseded = timeline.superseded_images();
+    if !superseded.is_empty() {
+        timeline.retire(&superseded).await?;
+    }
     Ok(lsn)
 }
 

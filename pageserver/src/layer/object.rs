@@ -10,7 +10,7 @@ use keyring::{LeasedDek, TenantKeys};
 use sealed::HEADER_BYTES;
 use sealed::header::Header;
 use sealed::object::{Expected, OpenError, Reader};
-use store::{Bucket, SealedGetError};
+use store::{Bucket, GetError, SealedGetError};
 
 use super::cache::LayerCache;
 use super::lock;
@@ -94,14 +94,27 @@ impl LayerObject {
         if !self.store.cache.keeps(self.length) {
             return Ok(());
         }
-        let sealed = self.store.bucket.get(&self.name).await?;
-        let (cache, name) = (Arc::clone(&self.store.cache), self.name.clone());
-        let put = tokio::task::spawn_blocking(move || cache.put(&name, &sealed)).await;
-        match put.map_err(std::io::Error::other).flatten() {
-            Ok(file) => *lock(&self.copy) = file.map(Arc::new),
-            Err(error) => tracing::warn!(layer = %self.name, %error, "a layer is not kept locally"),
+        let (store, name) = (self.store.clone(), self.name.clone());
+        // A task of its own: whoever waits for a turn is polled whatever becomes of the reader.
+        let brought = service::task::spawn("bring layer", async move {
+            let cache = Arc::clone(&store.cache);
+            let _turn = cache.turn_to_bring().await;
+            let sealed = store.bucket.get(&name).await?;
+            let put = tokio::task::spawn_blocking(move || store.cache.put(&name, &sealed)).await;
+            Ok::<_, GetError>(put.map_err(std::io::Error::other).flatten())
+        });
+        match brought.await.map_err(std::io::Error::other) {
+            Ok(brought) => match brought? {
+                Ok(file) => *lock(&self.copy) = file.map(Arc::new),
+                Err(error) => self.not_kept(&error),
+            },
+            Err(error) => self.not_kept(&error),
         }
         Ok(())
+    }
+
+    fn not_kept(&self, error: &std::io::Error) {
+        tracing::warn!(layer = %self.name, %error, "a layer is not kept locally");
     }
 
     pub(super) const fn sealed_len(&self) -> u64 {

@@ -1,5 +1,7 @@
 //! Taking layers away.
 
+use std::collections::BTreeSet;
+
 use ids::Lsn;
 
 use super::{Timeline, WriteError, lock};
@@ -10,13 +12,6 @@ impl Timeline {
     /// Takes layers out of the manifest and, once that was accepted, deletes them (D2). The caller
     /// knows that other layers hold what they held for those who read at the end; what a pin
     /// needs is refused (D6).
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "nothing is taken away before there is a retention"
-        )
-    )]
     pub(crate) async fn retire(&self, layers: &[LayerDescription]) -> Result<(), WriteError> {
         let mut writer = self.writer.lock().await;
         self.serving()?;
@@ -29,10 +24,42 @@ impl Timeline {
         for layer in layers {
             lock(&self.open_layers).remove(&layer.name);
             let name = format!("{}{}", self.home.layers(), layer.name);
+            self.home.cache.remove(&name);
             let deleted = self.home.bucket.delete(&name).await;
             deleted.map_err(|source| WriteError::Delete { name, source })?;
         }
         Ok(())
+    }
+}
+
+/// Of so many LSNs the newest images stay: computes read a little behind the end (C4).
+const IMAGES_KEPT: usize = 4;
+
+impl Timeline {
+    /// Images that later ones have made needless: what they hold is made of deltas too, which
+    /// stay, so that only reads between them and the next take longer. Those that the reads at a
+    /// pin come to stay (D6).
+    pub(crate) fn superseded_images(&self) -> Vec<LayerDescription> {
+        let state = self.state();
+        let manifest = &state.manifest;
+        let images = || {
+            let layers = manifest.layers.iter();
+            layers.filter(|layer| layer.kind == LayerKind::Image)
+        };
+        let lsns: BTreeSet<Lsn> = images().map(|image| image.first_lsn).collect();
+        let lsns: Vec<Lsn> = lsns.into_iter().collect();
+        let is_pinned = |from: Lsn, to: Lsn| {
+            let mut pins = manifest.pins.iter();
+            pins.any(|pin| (from..to).contains(&pin.lsn))
+        };
+        let superseded: BTreeSet<Lsn> = lsns
+            .windows(2)
+            .take(lsns.len().saturating_sub(IMAGES_KEPT))
+            .filter(|two| !is_pinned(two[0], two[1]))
+            .map(|two| two[0])
+            .collect();
+        let is_superseded = |image: &&LayerDescription| superseded.contains(&image.first_lsn);
+        images().filter(is_superseded).cloned().collect()
     }
 }
 

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use ids::{FileId, TenantId};
 use keyring::LeasedDek;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub(crate) use blocks::Block;
 use blocks::Blocks;
@@ -45,7 +46,11 @@ impl Default for CacheConfig {
 pub(crate) struct LayerCache {
     disk: Option<Disk>,
     blocks: Mutex<Blocks>,
+    bringing: Semaphore,
 }
+
+/// As many whole objects are in memory on their way to the disk.
+const BRINGING: usize = 4;
 
 impl LayerCache {
     /// Opens the cache; what an earlier process left on the disk is used.
@@ -57,6 +62,7 @@ impl LayerCache {
         Ok(Arc::new(Self {
             disk,
             blocks: Mutex::new(Blocks::new(config.block_bytes)),
+            bringing: Semaphore::new(BRINGING),
         }))
     }
 
@@ -66,12 +72,20 @@ impl LayerCache {
         Arc::new(Self {
             disk: None,
             blocks: Mutex::new(Blocks::new(CacheConfig::default().block_bytes)),
+            bringing: Semaphore::new(BRINGING),
         })
     }
 
     /// Whether an object of this length is kept on the disk.
     pub(crate) fn keeps(&self, bytes: u64) -> bool {
         self.disk.as_ref().is_some_and(|disk| disk.keeps(bytes))
+    }
+
+    /// Waits for a turn to take a whole object into memory. To be called where nobody who waits
+    /// is left unpolled.
+    pub(crate) async fn turn_to_bring(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.bringing.acquire().await.ok()
     }
 
     /// The copy of the object `name`, and its length.

@@ -59,3 +59,43 @@ async fn old_manifests_go_and_the_newest_never() {
     let timeline = world.attach().await;
     assert_eq!(get(&timeline, key(1), 310).await, Some(image(200)));
 }
+
+#[tokio::test]
+async fn images_that_later_ones_supersede_go_and_every_lsn_reads_as_before() {
+    let world = World::created().await;
+    let timeline = world.attach().await;
+    let at = |n: u8| 100 + 10 * u64::from(n);
+    for n in 1..=9 {
+        set(&timeline, at(n), key(n.into()), n);
+        timeline.flush().await.unwrap();
+        compact(&timeline, SMALL).await.unwrap();
+        if n == 2 {
+            timeline.branch(BRANCH, Lsn(at(2))).await.unwrap();
+        }
+    }
+    let lsns = |timeline| -> Vec<u64> {
+        let mut lsns: Vec<u64> = images(timeline).iter().map(|i| i.first_lsn.0).collect();
+        lsns.dedup();
+        lsns
+    };
+    // D6: what the branch reads stays.
+    assert_eq!(lsns(&timeline), [at(2), at(6), at(7), at(8), at(9)]);
+    let timeline = world.attach().await;
+    for lsn in 1..=9 {
+        for n in 1..=9 {
+            let expected = (n <= lsn).then(|| image(n));
+            assert_eq!(
+                get(&timeline, key(n.into()), at(lsn)).await,
+                expected,
+                "{n} at {lsn}"
+            );
+        }
+    }
+    let branch = world.attach_branch(&timeline).await;
+    assert_eq!(get(&branch, key(2), at(2)).await, Some(image(2)));
+    let folder = world.directory.path().join(world.home.layers());
+    assert_eq!(
+        std::fs::read_dir(folder).unwrap().count(),
+        layers(&timeline).len()
+    );
+}
