@@ -1,7 +1,7 @@
 //! `compute create`: the first data directory of a timeline, made on the sealed disk, so that
 //! nothing of it lies anywhere in plain text, and streamed to the pageserver.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use pg::control::ControlFile;
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
 
 use crate::boot::archive;
 use crate::boot::shutdown::ShutdownError;
@@ -29,6 +30,8 @@ const SHUT_DOWN: u32 = 1;
 /// How long an import may take.
 const LONGEST: Duration = Duration::from_secs(3600);
 const PIECE_BYTES: usize = 256 << 10;
+/// The longest password file that is taken.
+const PASSWORD_BYTES_MAX: usize = 4096;
 
 /// Makes a cluster whose superuser `postgres` has the password in the first line of
 /// `password_file`, and imports it. Nothing is left on this machine.
@@ -45,7 +48,7 @@ pub async fn create(
     refuse_swap(config)?;
     let token = config.read_token()?;
     let pageserver = config.pageserver_client(&token)?;
-    let password = std::fs::read(password_file).map_err(|source| Failure::Io {
+    let password = read_password(password_file).map_err(|source| Failure::Io {
         what: "cannot read the password file",
         source,
     })?;
@@ -61,7 +64,7 @@ pub async fn create(
     let leash = sandbox.leash();
     let imported = tokio::select! {
         made = async {
-            initialize(config, &mut sandbox, &directory, &password, owner).await?;
+            initialize(config, &mut sandbox, &directory, password, owner).await?;
             import(config, &pageserver, sandbox.disk()).await
         } => made,
         why = lease.closed() => Err(why.into()),
@@ -79,12 +82,12 @@ async fn initialize(
     config: &Config,
     sandbox: &mut Sandbox,
     directory: &Directory,
-    password: &[u8],
+    password: Zeroizing<Vec<u8>>,
     owner: Owner,
 ) -> Result<(), Failure> {
     let disk = sandbox.disk();
     let name = "password";
-    let (to, password) = (disk.clone(), password.to_vec());
+    let to = disk.clone();
     let written = on_disk(move || write_password(&to.path(name), &password, owner));
     written.await?.map_err(|source| Failure::Io {
         what: "cannot write the password to the sealed disk",
@@ -136,6 +139,24 @@ async fn on_disk<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let working = tokio::task::spawn_blocking(work);
     working.await.map_err(|_| Failure::Task)
+}
+
+/// Into memory that is wiped, and that does not move as it fills: a move would leave a copy behind.
+fn read_password(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut password = Zeroizing::new(Vec::with_capacity(PASSWORD_BYTES_MAX + 1));
+    let mut buffer = Zeroizing::new([0; PASSWORD_BYTES_MAX + 1]);
+    let mut file = std::fs::File::open(path)?;
+    while password.len() <= PASSWORD_BYTES_MAX {
+        let room = PASSWORD_BYTES_MAX + 1 - password.len();
+        match file.read(&mut buffer[..room])? {
+            0 => return Ok(password),
+            read => password.extend_from_slice(&buffer[..read]),
+        }
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("it is longer than {PASSWORD_BYTES_MAX} bytes"),
+    ))
 }
 
 fn write_password(path: &Path, password: &[u8], owner: Owner) -> io::Result<()> {
@@ -200,5 +221,22 @@ impl Write for PieceWriter {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_file_is_read_whole_or_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("password");
+        std::fs::write(&path, "secret\nmore").unwrap();
+        assert_eq!(*read_password(&path).unwrap(), b"secret\nmore");
+        std::fs::write(&path, vec![b'x'; PASSWORD_BYTES_MAX]).unwrap();
+        assert_eq!(read_password(&path).unwrap().len(), PASSWORD_BYTES_MAX);
+        std::fs::write(&path, vec![b'x'; PASSWORD_BYTES_MAX + 1]).unwrap();
+        assert!(read_password(&path).is_err());
     }
 }

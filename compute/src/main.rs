@@ -87,8 +87,7 @@ fn begin(
     service::log::init();
     let config = service::config::load(config)?;
     let io = |what| move |source| Failure::Io { what, source };
-    let limited = inside::mount::no_cores().map_err(std::io::Error::from);
-    limited.map_err(io("cannot keep cores from being written"))?;
+    service::no_cores().map_err(io("cannot keep cores from being written"))?;
     let program = std::env::current_exe().map_err(io("cannot find this program"))?;
     let runtime = tokio::runtime::Runtime::new().map_err(io("cannot start"))?;
     let ended = runtime.block_on(command(config, program));

@@ -9,7 +9,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
-use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::statfs::{FsType, statfs};
@@ -99,17 +98,8 @@ fn in_memory(root: &Path) -> impl Iterator<Item = &'static Path> {
 /// No core files, no debugger, no new privileges, for this process and all it starts (C6).
 fn leave_no_traces() -> Result<(), MountError> {
     let this = Path::new("/proc/self");
-    no_cores().map_err(|e| refused("limit cores of", this, e))?;
+    service::no_cores().map_err(|e| refused("limit cores of", this, e))?;
     nix::sys::prctl::set_no_new_privs().map_err(|e| refused("limit privileges of", this, e))
-}
-
-/// No core files of this process and all it starts: pages and WAL pass through the agent, too (C6).
-///
-/// # Errors
-/// The kernel refuses.
-pub fn no_cores() -> nix::Result<()> {
-    // One byte, not none: a limit of none does not keep the kernel from a pipe to a program.
-    setrlimit(Resource::RLIMIT_CORE, 1, 1)
 }
 
 /// Nothing that is mounted in here is seen outside.

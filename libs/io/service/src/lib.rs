@@ -16,8 +16,41 @@ pub mod task;
 pub mod tls;
 pub mod token;
 
-/// Chooses the implementation of TLS for the process. Calling it again does nothing.
+use nix::sys::resource::{Resource, setrlimit};
+
+/// Chooses the implementation of TLS for the process, and keeps cores of it, which would hold keys
+/// and pages, from being written (C6). Calling it again does nothing.
 pub fn init() {
     // An error says that a provider is installed already: by an earlier call of this function.
     drop(rustls::crypto::ring::default_provider().install_default());
+    if let Err(error) = no_cores() {
+        // There is no log yet.
+        eprintln!("INSECURE: cores of this process may be written: {error}");
+    }
+}
+
+/// No core files of this process and all it starts (C6).
+///
+/// # Errors
+/// The kernel refuses.
+pub fn no_cores() -> std::io::Result<()> {
+    // One byte, not none: a limit of none does not keep the kernel from a pipe to a program.
+    setrlimit(Resource::RLIMIT_CORE, 1, 1)
+        // A limit of none cannot be raised without privileges: no dump at all then.
+        .or_else(|_| nix::sys::prctl::set_dumpable(false))
+        .map_err(std::io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::resource::getrlimit;
+
+    use super::*;
+
+    #[test]
+    fn a_process_writes_no_cores() {
+        init();
+        let limited = getrlimit(Resource::RLIMIT_CORE).unwrap() == (1, 1);
+        assert!(limited || !nix::sys::prctl::get_dumpable().unwrap());
+    }
 }
