@@ -11,6 +11,9 @@ use serde::Deserialize;
 
 use crate::postgres::settings;
 
+/// Some heartbeats long.
+const QUORUM_SILENCE_MS_MIN: u64 = 3_000;
+
 /// What the file says.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -67,6 +70,10 @@ pub struct Config {
     /// Between two renewals of the lease, in milliseconds (K2).
     #[serde(default = "lease_renew_ms")]
     pub lease_renew_ms: u64,
+    /// How long no majority of the safekeepers may answer before PostgreSQL, which could show what
+    /// another compute has changed, is ended; in milliseconds (C1).
+    #[serde(default = "quorum_silence_ms")]
+    pub quorum_silence_ms: u64,
     /// How many bytes of WAL the pageserver may be behind before commits wait.
     #[serde(default = "pageserver_lag_bytes_max")]
     pub pageserver_lag_bytes_max: u64,
@@ -95,6 +102,10 @@ const fn lease_renew_ms() -> u64 {
     10_000
 }
 
+const fn quorum_silence_ms() -> u64 {
+    60_000
+}
+
 const fn pageserver_lag_bytes_max() -> u64 {
     500 << 20
 }
@@ -121,6 +132,9 @@ pub enum ConfigRefused {
     /// A version that is not built.
     #[error("pg_major {0} is not supported yet: this build runs PostgreSQL 15")]
     Version(u32),
+    /// Heartbeats are not that frequent.
+    #[error("quorum_silence_ms {0} is too short: {QUORUM_SILENCE_MS_MIN} at least")]
+    Silence(u64),
     /// A setting that the agent owns.
     #[error("settings.{0} is the agent's own: durability or secrecy hangs on it")]
     Setting(String),
@@ -183,6 +197,9 @@ impl Config {
         }
         if self.pg_major != 15 {
             return Err(ConfigRefused::Version(self.pg_major));
+        }
+        if self.quorum_silence_ms < QUORUM_SILENCE_MS_MIN {
+            return Err(ConfigRefused::Silence(self.quorum_silence_ms));
         }
         match self.settings.keys().find(|name| settings::is_ours(name)) {
             Some(name) => Err(ConfigRefused::Setting(name.clone())),

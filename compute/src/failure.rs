@@ -1,5 +1,7 @@
 //! Why the agent ends, graded: the grade is the exit code (docs/reference/exit-codes.md).
 
+use std::time::Duration;
+
 use api::{ClientError, Grade};
 use keyring::KeyError;
 use service::libpq::WireError;
@@ -55,10 +57,24 @@ pub enum Failure {
     #[error("PostgreSQL does not let the agent in: {0}")]
     NotLetIn(#[source] WireError),
     /// PostgreSQL ended by itself.
-    #[error("PostgreSQL ended with {code:?}; its log says when and with which SQLSTATE")]
+    #[error("PostgreSQL ended by {}; its log says when and with which SQLSTATE", how(*code))]
     Ended {
         /// Its exit code; none where a signal ended it.
         code: Option<i32>,
+    },
+    /// PostgreSQL ended by itself, soon after each start.
+    #[error("gave up after {fast} starts in a row that ended soon; the last one: {last}")]
+    GaveUp {
+        /// How many.
+        fast: u32,
+        /// The end of the last one.
+        last: Box<Failure>,
+    },
+    /// Nobody knows whether another compute has taken over (C1).
+    #[error("no majority has answered for {} s", limit.as_secs_f32())]
+    Silence {
+        /// What is borne.
+        limit: Duration,
     },
     /// PostgreSQL did not start in time.
     #[error("PostgreSQL did not start in time")]
@@ -75,6 +91,11 @@ pub enum Failure {
     /// The task that did it ended.
     #[error("a task of the agent ended before it was done")]
     Task,
+}
+
+/// How a program ended; no code where a signal ended it.
+pub(crate) fn how(code: Option<i32>) -> String {
+    code.map_or("a signal".to_owned(), |code| format!("exit code {code}"))
 }
 
 impl From<StandbyError> for Failure {
@@ -106,6 +127,8 @@ impl Failure {
             Self::Sandbox(_)
             | Self::Standby(_)
             | Self::Ended { .. }
+            | Self::GaveUp { .. }
+            | Self::Silence { .. }
             | Self::Slow
             | Self::Io { .. } => Grade::Retry,
             Self::Task => Grade::Bug,

@@ -1,5 +1,9 @@
 //! The first packets of a connection, and the refusal that may follow.
 
+use api::Grade;
+
+use crate::failure::Failure;
+
 /// The longest packet that PostgreSQL takes here.
 const LONGEST: usize = 10_000;
 
@@ -126,6 +130,23 @@ impl Refusal {
         }
     }
 
+    /// 57P03: it has ended, and nobody starts it again by itself.
+    pub fn ended(failure: &Failure) -> Self {
+        let hint = match failure.grade() {
+            Grade::RetryElsewhere => "Another compute runs this database: connect to that one.",
+            Grade::DataDamaged => {
+                "Whoever runs the database has to compare safekeepers and pageserver first."
+            }
+            Grade::FixRequest => "Whoever runs the database has to change its configuration.",
+            _ => "Whoever runs the database has to look at the agent's log, and to start it.",
+        };
+        Self {
+            sqlstate: "57P03",
+            message: format!("the database has ended: {failure}"),
+            hint: hint.to_owned(),
+        }
+    }
+
     pub(super) fn gone() -> Self {
         Self::starting("the database has just stopped answering")
     }
@@ -228,6 +249,23 @@ mod tests {
             assert!(packet_length(&length.to_be_bytes()).is_err());
         }
         assert_eq!(packet_length(&8_u32.to_be_bytes()), Ok(8));
+    }
+
+    #[test]
+    fn who_ends_does_not_say_that_it_comes_back() {
+        let lost = crate::proposer::ProposerLost {
+            reason: "term 2".to_owned(),
+        };
+        let slow = Box::new(Failure::Ended { code: None });
+        let gave_up = Failure::GaveUp {
+            fast: 8,
+            last: slow,
+        };
+        for failure in [lost.into(), gave_up, Failure::Swap] {
+            let said = Refusal::ended(&failure);
+            assert!(!said.hint.contains("connect again"), "{}", said.hint);
+            assert!(!said.message.contains("None"), "{}", said.message);
+        }
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub(super) async fn run(node: NodeId, reach: Arc<Reach>, events: mpsc::Sender<Ev
     for session in 1.. {
         let begun = clock::boottime();
         let ended = converse(node, session, &reach, &events).await;
-        if events.is_closed() {
+        if events.send(Event::Gone { node, session }).await.is_err() {
             return;
         }
         if clock::boottime().saturating_sub(begun) > BACKOFF_MAX {

@@ -8,23 +8,29 @@ pub(crate) mod fake;
 mod link;
 mod owner;
 mod refill;
+mod roll;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::timeline::SafekeeperSet;
 use bytes::Bytes;
 use ids::{Lsn, NodeId, TenantId, Term, TimelineId};
 use pg::wire::wal_push::PageserverFeedback;
 use quorum::{Proposer, ProposerConfig};
+use service::clock;
 use service::task::Shutdown;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use owner::Owner;
+pub use roll::Roll;
 
+/// What was said this long ago was said just now: heartbeats are more frequent.
+const FRESH: Duration = Duration::from_secs(2);
 /// Offers that wait for the proposer.
 const OFFERS: usize = 256;
 /// Who offers waits while more WAL than this is not committed.
@@ -75,6 +81,7 @@ pub struct Quorum {
     committed: watch::Receiver<Lsn>,
     feedback: watch::Receiver<Option<PageserverFeedback>>,
     lost: watch::Receiver<Option<ProposerLost>>,
+    roll: watch::Receiver<Roll>,
 }
 
 /// WAL, and where it begins.
@@ -90,6 +97,7 @@ struct Published {
     committed: watch::Sender<Lsn>,
     feedback: watch::Sender<Option<PageserverFeedback>>,
     lost: watch::Sender<Option<ProposerLost>>,
+    roll: watch::Sender<Roll>,
 }
 
 /// How safekeepers are reached.
@@ -121,7 +129,7 @@ impl Quorum {
             start: config.start,
         });
         let (offers, queue) = mpsc::channel(OFFERS);
-        let (published, quorum) = publish(offers);
+        let (published, quorum) = publish(offers, reach.addresses.keys().copied());
         let (events, heard) = mpsc::channel(OFFERS);
         // What ends with the term, and not only with the process.
         let over = CancellationToken::new();
@@ -201,6 +209,30 @@ impl Quorum {
         said.unwrap_or_else(ProposerLost::stopped)
     }
 
+    /// Which safekeepers answer; looked at every half second.
+    #[must_use]
+    pub fn roll(&self) -> watch::Receiver<Roll> {
+        self.roll.clone()
+    }
+
+    /// Returns once no majority has said anything for longer than `limit`: whether another compute
+    /// has taken over is not known any more (C1).
+    pub async fn silent(&self, limit: Duration) {
+        self.rolled(|roll| roll.majority_silence() > limit).await;
+    }
+
+    /// Returns once a majority has just answered.
+    pub async fn answered(&self) {
+        self.rolled(|roll| roll.majority_silence() < FRESH).await;
+    }
+
+    async fn rolled(&self, so: impl FnMut(&Roll) -> bool) {
+        let mut roll = self.roll.clone();
+        if roll.wait_for(so).await.is_err() {
+            std::future::pending().await // it is lost, which is told by `lost`
+        }
+    }
+
     fn reason(&self) -> ProposerLost {
         let said = self.lost.borrow().clone();
         said.unwrap_or_else(ProposerLost::stopped)
@@ -215,7 +247,11 @@ impl ProposerLost {
     }
 }
 
-fn publish(offers: mpsc::Sender<Offer>) -> (Published, Quorum) {
+fn publish(
+    offers: mpsc::Sender<Offer>,
+    nodes: impl Iterator<Item = NodeId>,
+) -> (Published, Quorum) {
+    let (roll, roll_seen) = watch::channel(Roll::new(nodes, clock::boottime()));
     let (elected, elected_seen) = watch::channel(None);
     let (committed, committed_seen) = watch::channel(Lsn::INVALID);
     let (feedback, feedback_seen) = watch::channel(None);
@@ -225,6 +261,7 @@ fn publish(offers: mpsc::Sender<Offer>) -> (Published, Quorum) {
         committed,
         feedback,
         lost,
+        roll,
     };
     let quorum = Quorum {
         offers,
@@ -232,6 +269,7 @@ fn publish(offers: mpsc::Sender<Offer>) -> (Published, Quorum) {
         committed: committed_seen,
         feedback: feedback_seen,
         lost: lost_seen,
+        roll: roll_seen,
     };
     (published, quorum)
 }

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use ids::{Lsn, NodeId};
 use pg::wire::wal_push::{ToAcceptor, ToProposer};
 use quorum::{Effect, Proposer};
+use service::clock;
 use service::task::Shutdown;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -36,6 +37,8 @@ pub(super) enum Event {
         session: u64,
         message: ToProposer,
     },
+    /// The connection is gone.
+    Gone { node: NodeId, session: u64 },
     /// WAL for a safekeeper that lacks it, or that no donor gave any.
     Refilled {
         id: u64,
@@ -108,7 +111,11 @@ impl Owner {
                     Some(offer) => self.on_offer(offer, &mut offers, &mut effects),
                     None => break,
                 },
-                _ = beat.tick() => self.proposer.heartbeat(&mut effects),
+                _ = beat.tick() => {
+                    let now = clock::boottime();
+                    self.published.roll.send_modify(|roll| roll.tick(now));
+                    self.proposer.heartbeat(&mut effects);
+                }
             }
             self.perform(effects);
         }
@@ -136,7 +143,17 @@ impl Owner {
             } => {
                 let current = self.links.get(&node);
                 if current.is_some_and(|l| l.session == session && l.outbox.is_some()) {
+                    // Looked at with the next beat: nobody is woken for every answer.
+                    self.published.roll.send_if_modified(|roll| {
+                        roll.heard(node, clock::boottime());
+                        false
+                    });
                     self.proposer.handle(node, message, effects);
+                }
+            }
+            Event::Gone { node, session } => {
+                if self.links.get(&node).is_some_and(|l| l.session == session) {
+                    self.published.roll.send_modify(|roll| roll.gone(node));
                 }
             }
             Event::Refilled { id, to, at, wal } => {

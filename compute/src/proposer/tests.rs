@@ -219,6 +219,30 @@ async fn a_term_that_was_taken_over_is_lost_without_a_write() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn silence_of_a_majority_is_noticed_and_its_end_too() {
+    let mut first = Safekeeper::start(1).await;
+    let mut second = Safekeeper::start(2).await;
+    let third = Safekeeper::start(3).await;
+    let shutdown = Shutdown::new();
+    let quorum = propose(&[&first, &second, &third], 7, START, &shutdown);
+    quorum.elected().await.unwrap();
+    let limit = Duration::from_secs(3);
+    let early = tokio::time::timeout(Duration::from_secs(4), quorum.silent(limit)).await;
+    assert!(early.is_err(), "a quorum that answers is not silent");
+    assert_eq!(quorum.roll().borrow().without_majority(), None);
+    first.stop().await;
+    second.stop().await;
+    let silent = tokio::time::timeout(LONG, quorum.silent(limit)).await;
+    silent.expect("silence is noticed");
+    let said = quorum.roll().borrow().without_majority().unwrap();
+    assert!(said.starts_with("1 of 3"), "{said}");
+    second.serve().await;
+    let answered = tokio::time::timeout(LONG, quorum.answered()).await;
+    answered.expect("answers are noticed");
+    assert!(quorum.lost.borrow().is_none(), "the term holds");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wal_that_does_not_follow_ends_the_term() {
     let keeper = Safekeeper::start(1).await;
     let shutdown = Shutdown::new();

@@ -8,14 +8,15 @@ use api::timeline::PageserverStatus;
 use bytes::Bytes;
 use ids::Lsn;
 use nix::sys::signal::Signal;
-use service::clock::unix_seconds;
+use service::clock::{boottime, unix_seconds};
 use service::entropy::OsEntropy;
 use service::libpq::WireError;
 use service::libpq::client::Client;
 use service::task::Shutdown;
 use tokio::sync::watch;
 
-use super::Agent;
+use super::after::{self, Next};
+use super::{Agent, Boot};
 use crate::boot::shutdown::SyntheticShutdown;
 use crate::deadline::RESERVE;
 use crate::door::first::Refusal;
@@ -30,6 +31,8 @@ use crate::status::Phase;
 
 /// How long the signs of one end may lie apart.
 const SETTLE: Duration = Duration::from_millis(200);
+/// How long the quorum has to say that the term is lost; it is asked twice in this time.
+const TERM_CHECK: Duration = Duration::from_secs(1);
 /// How often the watchdog's deadline is moved.
 const EXTEND: Duration = Duration::from_secs(1);
 /// How often the pageserver is asked whether it still ingests.
@@ -51,6 +54,7 @@ impl Agent {
         &self,
         directory: &Directory,
         shutdown: &Shutdown,
+        boot: &Boot,
     ) -> Result<(), Failure> {
         if self.board.status().phase != Phase::Fenced {
             self.board.step(Phase::Lease, "asks for a lease");
@@ -65,10 +69,8 @@ impl Agent {
         };
         let mut sandbox = Sandbox::start(directory, &start).await?;
         let leash = sandbox.leash();
-        // Of this start alone: everything of it ends with it (R1).
-        let tasks = Shutdown::new();
         let ended = tokio::select! {
-            ended = self.start(&mut sandbox, directory, &tasks, shutdown) => ended,
+            ended = self.start(&mut sandbox, directory, boot, shutdown) => ended,
             why = lease.closed() => Err(why.into()),
             () = extend(&leash, &lease) => Err(lease.closed().await.into()),
         };
@@ -77,8 +79,6 @@ impl Agent {
         // When the watchdog ends, PostgreSQL and the standby fail too: that is the reason then.
         let gone = tokio::time::timeout(SETTLE, sandbox.ended()).await.is_ok();
         sandbox.kill().await;
-        tasks.request();
-        tasks.finished().await;
         let ended = match ended {
             Err(failure) if gone && !matches!(failure, Failure::Key(_)) => {
                 // The watchdog acts before the lease is over (W1): was that its reason?
@@ -87,6 +87,12 @@ impl Agent {
             }
             ended => ended,
         };
+        let ended = match (ended, boot.quorum.get()) {
+            (Err(failure), Some(quorum)) => self.judge(failure, quorum, &lease, shutdown).await,
+            (ended, _) => ended,
+        };
+        boot.tasks.request();
+        boot.tasks.finished().await;
         if let Err(error) = directory.wipe() {
             tracing::warn!(%error, "cannot remove sealed bytes whose key is gone");
         }
@@ -100,29 +106,71 @@ impl Agent {
                 Refusal::starting("the database was asked to stop"),
             ),
             Err(Failure::Key(why)) => (Phase::Fenced, crate::lease::refusal(why)),
-            Err(failure) => (
-                self.board.status().phase,
-                Refusal::starting(format!("the database has ended: {failure}")),
-            ),
+            Err(failure) => {
+                let phase = self.board.status().phase;
+                let refusal = match after::next(failure, phase) {
+                    Next::End => Refusal::ended(failure),
+                    _ => Refusal::starting(format!("the database has ended: {failure}")),
+                };
+                (phase, refusal)
+            }
         };
         let reason = refusal.message.clone();
         self.board.close(phase, refusal, reason);
+    }
+
+    /// Nothing runs any more. C1: whether another start may follow, the term decides, which must
+    /// still be ours: to elect ourselves anew would end the compute that has won it.
+    async fn judge(
+        &self,
+        failure: Failure,
+        quorum: &Quorum,
+        lease: &Lease,
+        shutdown: &Shutdown,
+    ) -> Result<(), Failure> {
+        if matches!(failure, Failure::Key(_) | Failure::Lost(_)) || shutdown.is_requested() {
+            return Err(failure);
+        }
+        if matches!(failure, Failure::Silence { .. }) {
+            tokio::select! {
+                lost = quorum.lost() => return Err(lost.into()),
+                why = lease.closed() => return Err(why.into()),
+                () = shutdown.requested() => return Ok(()),
+                () = quorum.answered() => {}
+                never = self.tell_silence(quorum, "waits for a majority") => match never {},
+            }
+        }
+        let lost = tokio::time::timeout(TERM_CHECK, quorum.lost()).await;
+        Err(lost.map_or(failure, Failure::from))
+    }
+
+    /// Says which safekeepers do not answer while no majority does.
+    async fn tell_silence(&self, quorum: &Quorum, doing: &str) -> Infallible {
+        let mut roll = quorum.roll();
+        loop {
+            let silent = roll.borrow_and_update().without_majority();
+            let doing = silent.map_or(doing.to_owned(), |silent| format!("{doing}: {silent}"));
+            self.board.step(Phase::Election, doing);
+            if roll.changed().await.is_err() {
+                return std::future::pending().await; // it is lost, which ends us
+            }
+        }
     }
 
     async fn start(
         &self,
         sandbox: &mut Sandbox,
         directory: &Directory,
-        tasks: &Shutdown,
+        boot: &Boot,
         shutdown: &Shutdown,
     ) -> Result<(), Failure> {
         tokio::select! {
             // Before PostgreSQL runs there is nothing to end in order.
             () = shutdown.requested() => Ok(()),
-            running = self.prepare(sandbox, directory, tasks) => {
+            running = self.prepare(sandbox, directory, boot) => {
                 let (quorum, program, standby) = running?;
                 let running = Running { sandbox, program, quorum: &quorum, standby };
-                self.serve(running, tasks, shutdown).await
+                self.serve(running, boot, shutdown).await
             }
         }
     }
@@ -132,7 +180,7 @@ impl Agent {
         &self,
         sandbox: &mut Sandbox,
         directory: &Directory,
-        tasks: &Shutdown,
+        boot: &Boot,
     ) -> Result<(Quorum, u32, StandbyConfig), Failure> {
         let board = &self.board;
         board.step(Phase::Election, "asks the pageserver what the timeline is");
@@ -149,9 +197,16 @@ impl Agent {
                 token: self.token.clone(),
                 start: known.lsn,
             },
-            tasks.clone(),
+            boot.tasks.clone(),
         );
-        let Elected { term, start } = quorum.elected().await?;
+        // So that it outlives what is killed, and says whether the term is still ours.
+        drop(boot.quorum.set(quorum.clone()));
+        let Elected { term, start } = tokio::select! {
+            won = quorum.elected() => won?,
+            never = self.tell_silence(&quorum, "asks the safekeepers for their votes") => {
+                match never {}
+            }
+        };
         board.elected(term, start);
 
         board.step(Phase::Ingest, "waits for the pageserver");
@@ -207,7 +262,7 @@ impl Agent {
     async fn serve(
         &self,
         running: Running<'_>,
-        tasks: &Shutdown,
+        boot: &Boot,
         shutdown: &Shutdown,
     ) -> Result<(), Failure> {
         let socket = running.standby.socket_dir.join(settings::socket_name());
@@ -218,7 +273,8 @@ impl Agent {
         let (on_sync, synced) = watch::channel(false);
         let (held, hold) = watch::channel(None);
         let standby = running.standby.clone();
-        let standby = Standby::run(standby, running.quorum, on_sync, hold, tasks.clone());
+        let standby = Standby::run(standby, running.quorum, on_sync, hold, boot.tasks.clone());
+        let limit = Duration::from_millis(self.config.quorum_silence_ms);
         tokio::select! {
             code = running.exited() => running.judge(code?, shutdown),
             ended = standby => match ended {
@@ -230,8 +286,10 @@ impl Agent {
                 Err(error) => Err(error.into()),
             },
             lost = running.quorum.lost() => Err(lost.into()),
+            // C1: who only reads must not go on beside a compute that has taken over unheard.
+            () = running.quorum.silent(limit) => Err(Failure::Silence { limit }),
             () = running.stop_in_order(shutdown) => Err(Failure::Slow),
-            never = self.look_after(&running, synced, held, socket.clone()) => match never {},
+            never = self.look_after(&running, synced, held, socket.clone(), boot) => match never {},
         }
     }
 
@@ -242,10 +300,12 @@ impl Agent {
         mut synced: watch::Receiver<bool>,
         held: watch::Sender<Option<String>>,
         socket: PathBuf,
+        boot: &Boot,
     ) -> Infallible {
         if synced.wait_for(|synced| *synced).await.is_err() {
             return std::future::pending().await; // the standby has ended, which ends us
         }
+        let _ = boot.opened.set(boottime()); // once per boot
         self.board.open(socket);
         let committed = running.quorum.committed();
         loop {
@@ -256,12 +316,17 @@ impl Agent {
                     let longest = self.config.pageserver_lag_bytes_max;
                     let reason = why_held(now, &status, longest);
                     if *held.borrow() != reason {
-                        self.board.hold(reason.clone());
                         held.send_replace(reason);
                     }
                 }
                 // What it said last counts: a pageserver that is away for a moment stops nobody.
                 Err(error) => tracing::debug!(%error, "the pageserver does not say where it is"),
+            }
+            let silent = running.quorum.roll().borrow().without_majority();
+            let silent = silent.map(|silent| format!("commits wait for a majority: {silent}"));
+            let reason = held.borrow().clone().or(silent);
+            if self.board.status().reason != reason {
+                self.board.hold(reason);
             }
             tokio::time::sleep(WATCH).await;
         }

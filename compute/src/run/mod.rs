@@ -1,26 +1,32 @@
 //! `compute run`: one PostgreSQL at a time, for as long as there is a lease.
 //!
 //!   R1  an agent never goes on with a PostgreSQL that lost its term, its lease, its disk or its
-//!       standby: all of it ends at once, and the next one starts from a new backup (C1, K6);
+//!       standby: all of it ends at once, and the next one starts from a new backup (C1, K6). One
+//!       that ended by itself is followed by the next one too, never by its own recovery;
 //!   R2  a fence does not end the agent: it answers at the door, and starts again by itself.
 
+mod after;
 mod boot;
 
 pub(crate) use boot::extend;
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use keyring::KeyError;
+use service::clock::boottime;
 use service::listen::Listen;
 use service::task::Shutdown;
 use service::tls::TlsIdentity;
+
+use after::{Crashes, FAST_MAX, Next};
 
 use crate::config::{Config, Owner};
 use crate::door;
 use crate::door::first::Refusal;
 use crate::failure::Failure;
 use crate::lease::{Leases, refusal};
+use crate::proposer::Quorum;
 use crate::sandbox::{Directory, SandboxError};
 use crate::status::{Board, Phase};
 use crate::storage::Storage;
@@ -117,50 +123,66 @@ impl Agent {
 
     async fn live(&self, shutdown: &Shutdown) -> Result<(), Failure> {
         let directory = Directory::take(&self.config.directory).map_err(SandboxError::from)?;
+        let mut crashes = Crashes::default();
         while !shutdown.is_requested() {
-            match self.once(&directory, shutdown).await {
-                Ok(()) => break,
-                Err(Failure::Key(why)) if is_fence(&why) => {
+            let boot = Boot::default();
+            let Err(failure) = self.once(&directory, shutdown, &boot).await else {
+                break;
+            };
+            let mut pause = PAUSE;
+            match (after::next(&failure, self.board.status().phase), failure) {
+                (Next::Fenced, Failure::Key(why)) => {
                     if self.board.status().reason.as_ref() != Some(&why.to_string()) {
                         tracing::error!(reason = %why, "fenced");
                     }
                     self.board
                         .close(Phase::Fenced, refusal(&why), why.to_string());
                 }
-                Err(failure) if self.is_repaired_by_a_start(&failure) => {
+                (Next::Again, failure) => {
                     tracing::warn!(reason = %failure, "the start failed, trying again");
                     let said = Refusal::starting(format!("the last start failed: {failure}"));
                     self.board.close(Phase::Failed, said, failure.to_string());
                 }
-                Err(failure) => {
-                    let said = Refusal::starting(format!("the database has ended: {failure}"));
-                    self.board.close(Phase::Failed, said, failure.to_string());
-                    return Err(failure);
+                (Next::Anew, failure) if !shutdown.is_requested() => {
+                    let Some(wait) = crashes.count(boot.was_open()) else {
+                        let (fast, last) = (FAST_MAX, Box::new(failure));
+                        return Err(self.end(Failure::GaveUp { fast, last }));
+                    };
+                    pause = wait;
+                    tracing::error!(reason = %failure, again_in = ?wait, "PostgreSQL ended by itself");
+                    let said = format!("{failure}; it starts anew in {} s", wait.as_secs());
+                    let refusal = Refusal::starting(&said);
+                    self.board.close(Phase::Failed, refusal, said);
                 }
+                (_, failure) => return Err(self.end(failure)),
             }
             tokio::select! {
                 () = shutdown.requested() => {}
-                () = tokio::time::sleep(PAUSE) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
         Ok(())
     }
 
-    /// What failed before PostgreSQL ran, and an agent that was stopped for so long that the
-    /// watchdog acted. A PostgreSQL that ended by itself is for its supervisor to judge.
-    fn is_repaired_by_a_start(&self, failure: &Failure) -> bool {
-        if matches!(failure, Failure::Sandbox(SandboxError::Ended)) {
-            return true;
-        }
-        let transient = failure.grade().may_retry();
-        let elsewhere = matches!(failure, Failure::Lost(_));
-        transient && !elsewhere && self.board.status().phase != Phase::Open
+    fn end(&self, failure: Failure) -> Failure {
+        let said = Refusal::ended(&failure);
+        self.board.close(Phase::Failed, said, failure.to_string());
+        failure
     }
 }
 
-const fn is_fence(why: &KeyError) -> bool {
-    matches!(
-        why.grade(),
-        api::Grade::KeyUnavailable | api::Grade::Retry | api::Grade::RetryElsewhere
-    )
+/// What is known of one start.
+#[derive(Default)]
+struct Boot {
+    /// Of this start alone: everything of it ends with it (R1).
+    tasks: Shutdown,
+    quorum: OnceLock<Quorum>,
+    opened: OnceLock<Duration>,
+}
+
+impl Boot {
+    fn was_open(&self) -> Duration {
+        let opened = self.opened.get();
+        opened.map_or(Duration::ZERO, |opened| boottime().saturating_sub(*opened))
+    }
 }

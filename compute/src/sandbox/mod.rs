@@ -59,7 +59,7 @@ pub enum SandboxError {
         source: std::io::Error,
     },
     /// A program ended with an error.
-    #[error("{program} ended with {code:?}")]
+    #[error("{program} ended by {}", crate::failure::how(*code))]
     Program {
         /// Its name.
         program: String,
