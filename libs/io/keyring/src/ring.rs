@@ -35,7 +35,8 @@ impl Default for FixedConfig {
 
 #[derive(Default)]
 pub(crate) struct Tenant {
-    epoch: u64,
+    /// Counts fences of this node, so that a lease that was asked for before one is not kept.
+    pub(crate) epoch: u64,
     revoked: Option<RevokeReason>,
     pub(crate) lease: Option<Arc<Lease>>,
     /// Held while a lease is asked for: one request, however many wait for it.

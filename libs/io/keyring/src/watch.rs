@@ -66,7 +66,11 @@ async fn obey(server: usize, fence: Fence, connection: &Connection, tenants: &We
     let Some(tenants) = tenants.upgrade() else {
         return;
     };
-    let held = lock(&tenants).get(&tenant).and_then(|t| t.lease.clone());
+    let held = lock(&tenants).get_mut(&tenant).and_then(|t| {
+        // A lease that is on its way may be of the time before: it is asked for again.
+        t.epoch += 1;
+        t.lease.clone()
+    });
     let Some(lease) = held else { return };
     let Source::Remote(remote) = lease.source() else {
         return;
@@ -98,5 +102,32 @@ async fn obey(server: usize, fence: Fence, connection: &Connection, tenants: &We
     };
     if let Err(error) = client.post_bytes(PATH_FENCE_DONE, &done).await {
         tracing::warn!(%tenant, %error, "the end of a fence was not acknowledged");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ids::{NodeId, TenantId};
+
+    use super::*;
+    use crate::KeyringConfig;
+    use crate::ring::Tenant;
+
+    /// A keymanager granted a lease, decided a fence, and the fence was faster than the grant.
+    #[tokio::test]
+    async fn a_fence_is_not_missed_while_a_lease_is_asked_for() {
+        let tenant = TenantId([7; 16]);
+        let config = KeyringConfig::new(NodeId(1), Vec::new());
+        let connection = Connection::new(config).unwrap();
+        let tenants = Arc::new(Tenants::default());
+        lock(&tenants).insert(tenant, Tenant::default());
+        let fence = Fence {
+            tenant,
+            reason: RevokeReason::Requested,
+            epoch: 9,
+        };
+        obey(0, fence, &connection, &Arc::downgrade(&tenants)).await;
+        // What `Keyring::tenant` compares when its answer is there.
+        assert_eq!(lock(&tenants)[&tenant].epoch, 1);
     }
 }
