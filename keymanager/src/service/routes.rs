@@ -26,6 +26,7 @@ use service::entropy::OsEntropy;
 use service::http::ApiError;
 use service::token::Scope;
 
+use super::tenant::Reading;
 use super::{Keymanager, Tenant, unix_ms};
 use crate::kek::{KekError, Opened};
 
@@ -34,12 +35,15 @@ type Shared = State<Arc<Keymanager>>;
 /// How long a [`Watch`] waits: shorter than a client's patience.
 const WATCH: Duration = Duration::from_secs(20);
 
+/// Who gets data keys: nodes of the storage. A tenant's token is enough for a lease, which tells
+/// its compute how long it may live, and a compute opens nothing.
+const OF_KEYS: Scope = Scope::Node;
+
 /// The routes for nodes.
 pub(super) fn router() -> Router<Arc<Keymanager>> {
     Router::new()
-        // Any keymanager renews what another one granted, so the two are one (K3).
-        .route(PATH_ACQUIRE, post(lease))
-        .route(PATH_RENEW, post(lease))
+        .route(PATH_ACQUIRE, post(acquire))
+        .route(PATH_RENEW, post(renew))
         .route(PATH_UNWRAP, post(unwrap))
         .route(PATH_MINT, post(mint))
         .route(PATH_WATCH, post(watch))
@@ -69,18 +73,40 @@ struct Leased {
     withheld: Vec<TenantId>,
 }
 
-async fn lease(
+async fn acquire(
     State(keymanager): Shared,
     headers: HeaderMap,
     Json(request): Json<Acquire>,
 ) -> Result<Json<LeaseAnswer>, ApiError> {
+    lease(&keymanager, &headers, &request, Reading::Anew).await
+}
+
+/// Any keymanager renews what another one granted (K3).
+async fn renew(
+    State(keymanager): Shared,
+    headers: HeaderMap,
+    Json(request): Json<Acquire>,
+) -> Result<Json<LeaseAnswer>, ApiError> {
+    lease(&keymanager, &headers, &request, Reading::MayBeOld).await
+}
+
+async fn lease(
+    keymanager: &Arc<Keymanager>,
+    headers: &HeaderMap,
+    request: &Acquire,
+    reading: Reading,
+) -> Result<Json<LeaseAnswer>, ApiError> {
     for wanted in &request.tenants {
-        keymanager.authorize(&headers, Scope::Tenant, Some(wanted.tenant))?;
+        keymanager.authorize(headers, Scope::Tenant, Some(wanted.tenant))?;
     }
     let grants =
         request.tenants.iter().map(
             async |wanted| match keymanager.tenants.get(&wanted.tenant) {
-                Some(tenant) => keymanager.grant(tenant, request.node, wanted).await,
+                Some(tenant) => {
+                    keymanager
+                        .grant(tenant, request.node, wanted, reading)
+                        .await
+                }
                 None => unknown(wanted.tenant),
             },
         );
@@ -107,7 +133,7 @@ async fn unwrap(
     headers: HeaderMap,
     Json(request): Json<UnwrapBatch>,
 ) -> Result<impl IntoResponse, ApiError> {
-    keymanager.authorize(&headers, Scope::Tenant, Some(request.tenant))?;
+    keymanager.authorize(&headers, OF_KEYS, Some(request.tenant))?;
     let asked = request.slots.len();
     limit(asked, MAX_UNWRAP)?;
     let claim = Claim {
@@ -129,7 +155,7 @@ async fn mint(
     headers: HeaderMap,
     Json(request): Json<MintBatch>,
 ) -> Result<impl IntoResponse, ApiError> {
-    keymanager.authorize(&headers, Scope::Tenant, Some(request.tenant))?;
+    keymanager.authorize(&headers, OF_KEYS, Some(request.tenant))?;
     let asked = usize::try_from(request.count).unwrap_or(usize::MAX);
     limit(asked, usize::try_from(MAX_MINT).unwrap_or(usize::MAX))?;
     let claim = Claim {
@@ -201,18 +227,27 @@ struct Claim {
 }
 
 impl Keymanager {
-    /// One lease, on the strength of the newest request about the tenant (K7): a node that holds
-    /// none has it read anew, a renewal takes one that is a little old.
-    async fn grant(self: &Arc<Self>, tenant: &Tenant, node: NodeId, wanted: &Wanted) -> Lease {
+    /// One lease, on the strength of the newest request about the tenant (K7): who acquires, or
+    /// holds none here, has it read anew; a renewal takes a reading that is a little old.
+    async fn grant(
+        self: &Arc<Self>,
+        tenant: &Tenant,
+        node: NodeId,
+        wanted: &Wanted,
+        reading: Reading,
+    ) -> Lease {
         let now = clock::boottime();
-        let since = if tenant.runs(node) {
-            now.saturating_sub(tenant.readings())
-        } else {
-            now
+        let reading = match reading {
+            Reading::MayBeOld if tenant.runs(node) => Reading::MayBeOld,
+            _ => Reading::Anew,
+        };
+        let since = match reading {
+            Reading::MayBeOld => now.saturating_sub(tenant.readings()),
+            Reading::Anew => now,
         };
         tenant.read_requests(since).await;
         self.announce(tenant).await;
-        tenant.lease(node, wanted, since)
+        tenant.lease(node, wanted, since, reading)
     }
 
     async fn admit(self: &Arc<Self>, claim: &Claim) -> Result<&Tenant, ApiError> {

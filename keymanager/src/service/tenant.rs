@@ -22,6 +22,15 @@ use crate::request::{RequestError, Requests};
 use crate::timings::Timings;
 use crate::unit::{Closed, Transition, Unit};
 
+/// How new the reading of requests is that an answer to a node rests on (K7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// It began after the node asked.
+    Anew,
+    /// It may be a little older: enough for a renewal.
+    MayBeOld,
+}
+
 /// A tenant that this keymanager serves. Its unit is its own: `per project` in the words of K1.
 pub struct Tenant {
     /// Which.
@@ -152,10 +161,10 @@ impl Tenant {
         }
     }
 
-    /// The answer to one node that wants a lease. A node without one that runs gets it only where
-    /// the newest request was read since `since`; a renewal rests on a younger or older reading.
+    /// The answer to one node that wants a lease. A new one is given only where the newest request
+    /// was read since `since`; while the bucket is silent one that runs is renewed all the same.
     #[must_use]
-    pub fn lease(&self, node: NodeId, wanted: &Wanted, since: Duration) -> Lease {
+    pub fn lease(&self, node: NodeId, wanted: &Wanted, since: Duration, reading: Reading) -> Lease {
         let now = clock::boottime();
         let mut guarded = self.lock();
         let active = self.ring.active(self.id);
@@ -176,7 +185,8 @@ impl Tenant {
             }
             return lease;
         };
-        let unread = guarded.read_at < Some(since) && !guarded.leases.runs(node, now);
+        let is_renewal = reading == Reading::MayBeOld && guarded.leases.runs(node, now);
+        let unread = guarded.read_at < Some(since) && !is_renewal;
         if active.is_none() || unread {
             // The KMS answers, but no KEK is there to be used, or a request may be unseen (K7).
             lease.state = TenantState::Unknown;

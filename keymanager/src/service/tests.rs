@@ -223,6 +223,36 @@ async fn tokens_open_their_tenant_alone_and_only_an_operator_revokes() {
         tenants: vec![wanted],
         seqno: 3,
     };
+    // A compute has a lease, and no keys.
+    let (node, own) = (
+        served.bearer(Scope::Node, None),
+        served.bearer(Scope::Tenant, Some(TENANT)),
+    );
+    let lease = loop {
+        let answer: LeaseAnswer = own.post(PATH_RENEW, &request).await.unwrap();
+        if let Some(lease) = answer.leases[0].lease {
+            break lease;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    };
+    let mint = MintBatch {
+        node: NODE,
+        tenant: TENANT,
+        lease,
+        count: 1,
+    };
+    assert!(own.post_bytes(PATH_MINT, &mint).await.is_err(), "K4");
+    let minted = node.post_bytes(PATH_MINT, &mint).await.unwrap();
+    let slots = vec![decode_minted(&minted).unwrap()[0].1.clone()];
+    let unwrap = UnwrapBatch {
+        node: NODE,
+        tenant: TENANT,
+        lease,
+        slots,
+    };
+    assert!(own.post_bytes(PATH_UNWRAP, &unwrap).await.is_err(), "K4");
+    node.post_bytes(PATH_UNWRAP, &unwrap).await.unwrap();
+
     let stranger = Some(TenantId([7; 16]));
     let revoke = Request {
         reason: "a test".to_owned(),
