@@ -126,6 +126,7 @@ impl Tenant {
                 format!("generation {asked} of the safekeepers was replaced by generation {known}");
             return Err(Refusal::bad_request(message));
         }
+        self.look_for_newer(timeline).await;
         let attached = self.attach_with_ancestors(timeline, true).await?;
         let remembered = &self.node.remembered;
         remembered.attach(self.id, timeline, safekeepers).await?;
@@ -140,6 +141,17 @@ impl Tenant {
         // Branches of a timeline that was attached anew read through the old attachment.
         self.wake.notify_one();
         Ok(attached)
+    }
+
+    /// D1: an attachment that was lost without a word since does not answer for a new one.
+    async fn look_for_newer(&self, timeline: TimelineId) {
+        let attached = match lock(&self.slots).get(&timeline).map(|slot| &slot.now) {
+            Some(Now::Attached(attached)) => Arc::clone(attached),
+            _ => return,
+        };
+        if let Err(closed) = attached.timeline.look_for_newer().await {
+            tracing::warn!(tenant = %self.id, %timeline, error = %closed, "attached anew");
+        }
     }
 
     /// Makes a timeline of a data directory, and attaches it.
@@ -284,6 +296,12 @@ impl Tenant {
             };
         }
         for timeline in stale {
+            let _turn = self.attaching.lock().await;
+            // Somebody may have asked for it again in the meantime.
+            if !matches!(lock(&self.slots).get(&timeline), Some(slot) if matches!(slot.now, Now::Stale(_)))
+            {
+                continue;
+            }
             tracing::error!(tenant = %self.id, %timeline, "attached elsewhere: given up here");
             // A restart must not take it back from the one who has it now (D1).
             if let Err(error) = self.node.remembered.forget(self.id, timeline).await {
