@@ -1,6 +1,6 @@
 //! The agent's process.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use api::Grade;
@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use compute::config::Config;
 use compute::failure::Failure;
 use compute::{create, inside, run};
+use service::config::Source;
 
 /// The agent beside one stock PostgreSQL. Runs as root: it makes namespaces and mounts, and runs
 /// PostgreSQL as another user.
@@ -28,18 +29,16 @@ struct Arguments {
 enum Command {
     /// Makes the first data directory of a timeline, and imports it into the pageserver
     Create {
-        /// The configuration, a TOML file.
-        #[arg(long)]
-        config: PathBuf,
+        #[command(flatten)]
+        configuration: Source,
         /// The file whose first line is the password of the superuser `postgres`.
         #[arg(long)]
         password_file: PathBuf,
     },
     /// Runs PostgreSQL on a timeline until SIGTERM
     Run {
-        /// The configuration, a TOML file.
-        #[arg(long)]
-        config: PathBuf,
+        #[command(flatten)]
+        configuration: Source,
     },
     /// The watchdog, started by the agent itself.
     #[command(hide = true)]
@@ -59,14 +58,14 @@ fn main() -> ExitCode {
             };
         }
         Command::Create {
-            config,
+            configuration,
             password_file,
-        } => begin(&config, async |config, program| {
+        } => begin(&configuration, async |config, program| {
             let imported = create::create(&config, &password_file, program).await?;
             println!("{}", serde_json::json!(imported));
             Ok(())
         }),
-        Command::Run { config } => begin(&config, async |config, program| {
+        Command::Run { configuration } => begin(&configuration, async |config, program| {
             Box::pin(run::run(config, program)).await
         }),
     };
@@ -80,12 +79,12 @@ fn main() -> ExitCode {
 }
 
 fn begin(
-    config: &Path,
+    configuration: &Source,
     command: impl AsyncFnOnce(Config, PathBuf) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     service::init();
     service::log::init();
-    let config = service::config::load(config)?;
+    let config = configuration.load()?;
     let io = |what| move |source| Failure::Io { what, source };
     service::no_cores().map_err(io("cannot keep cores from being written"))?;
     let program = std::env::current_exe().map_err(io("cannot find this program"))?;

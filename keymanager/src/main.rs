@@ -1,7 +1,5 @@
 //! The keymanager's process.
 
-use std::path::PathBuf;
-
 use clap::Parser;
 use keymanager::service::{config::Config, router};
 use service::task::Shutdown;
@@ -11,9 +9,8 @@ use service::tls::TlsIdentity;
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The configuration, a TOML file.
-    #[arg(long)]
-    config: PathBuf,
+    #[command(flatten)]
+    configuration: service::config::Source,
 }
 
 #[tokio::main]
@@ -21,7 +18,7 @@ async fn main() -> anyhow::Result<()> {
     service::init();
     service::log::init();
     let arguments = Arguments::parse();
-    let config: Config = service::config::load(&arguments.config)?;
+    let config: Config = arguments.configuration.load()?;
     let identity = config
         .identity
         .as_deref()

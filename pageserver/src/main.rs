@@ -1,6 +1,5 @@
 //! The page server's process.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,9 +19,8 @@ plain text. It is for development only, and is refused beyond loopback addresses
 token_key clients are not authenticated, which is refused beyond loopback addresses too."
 )]
 struct Arguments {
-    /// The configuration, a TOML file.
-    #[arg(long)]
-    config: PathBuf,
+    #[command(flatten)]
+    configuration: service::config::Source,
 }
 
 /// For the last flush, and for requests that are under way.
@@ -33,7 +31,7 @@ async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     service::init();
     service::log::init();
-    let config: Config = service::config::load(&arguments.config)?;
+    let config: Config = arguments.configuration.load()?;
     let keyring = Arc::new(config.keyring()?);
     let shutdown = Shutdown::on_signals()?;
     Server::start(&config, keyring, &shutdown).await?;

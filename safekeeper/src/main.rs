@@ -1,6 +1,5 @@
 //! The safekeeper's process.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -23,9 +22,8 @@ INSECURE: development_kek, 64 hexadecimal digits in place of keymanagers, wraps 
 tenants from a file in plain text. It is refused unless both listeners are on loopback."
 )]
 struct Arguments {
-    /// The configuration, a TOML file.
-    #[arg(long)]
-    config: PathBuf,
+    #[command(flatten)]
+    configuration: service::config::Source,
 }
 
 #[tokio::main]
@@ -33,7 +31,7 @@ async fn main() -> anyhow::Result<()> {
     service::init();
     let arguments = Arguments::parse();
     service::log::init();
-    let config: Config = service::config::load(&arguments.config)?;
+    let config: Config = arguments.configuration.load()?;
     let (libpq, http) = config.listeners()?;
     let gate = Gate(config.verifier()?);
     let identity = config.tls()?;
