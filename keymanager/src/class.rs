@@ -20,6 +20,19 @@ pub enum ErrorClass {
     BrokenBlob,
 }
 
+impl ErrorClass {
+    /// One word, for metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Refused { .. } => "refused",
+            Self::Outage => "outage",
+            Self::OurFault => "our_fault",
+            Self::BrokenBlob => "broken_blob",
+        }
+    }
+}
+
 const fn strike(reason: RevokeReason) -> ErrorClass {
     ErrorClass::Refused {
         reason,

@@ -8,6 +8,7 @@ pub mod class;
 pub mod kek;
 pub mod kms;
 pub mod ledger;
+mod metrics;
 pub mod request;
 pub mod service;
 pub mod timings;

@@ -102,30 +102,30 @@ fn make() -> prometheus::Result<Metrics> {
     };
     Ok(Metrics {
         last_record: gauge(
-            "pageserver_last_record_lsn",
+            "redoubt_pageserver_last_record_lsn",
             "Everything at or below was taken in",
         )?,
         remote_consistent: gauge(
-            "pageserver_remote_consistent_lsn",
+            "redoubt_pageserver_remote_consistent_lsn",
             "Everything at or below is in the bucket",
         )?,
         ingested: registered(IntCounter::new(
-            "pageserver_ingested_bytes_total",
+            "redoubt_pageserver_ingested_bytes_total",
             "Bytes of WAL taken in",
         )?)?,
         requests: registered(HistogramVec::new(
             latency(
-                "pageserver_request_seconds",
+                "redoubt_pageserver_request_seconds",
                 "Time from a request of a page stream to its answer",
             )?,
             &["kind"],
         )?)?,
         flushes: registered(Histogram::with_opts(latency(
-            "pageserver_flush_seconds",
+            "redoubt_pageserver_flush_seconds",
             "Time that a flush to the bucket took",
         )?)?)?,
         compactions: registered(IntCounter::new(
-            "pageserver_compactions_total",
+            "redoubt_pageserver_compactions_total",
             "Times that images were written of what changed",
         )?)?,
     })

@@ -65,8 +65,8 @@ async fn every_page_is_served_as_stock_recovery_makes_it() {
         world.until_ingested(run.end()).await;
     });
     // Else there were neither layers nor images to read through.
-    assert!(counted("pageserver_flush_seconds_count") >= 10);
-    assert!(counted("pageserver_compactions_total") >= 1);
+    assert!(counted("redoubt_pageserver_flush_seconds_count") >= 10);
+    assert!(counted("redoubt_pageserver_compactions_total") >= 1);
     // A branch of the past has what was there, and can be made a directory of.
     let from = &cuts[CUTS / 2];
     world.branch(Some(from.end)).await;

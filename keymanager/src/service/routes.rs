@@ -29,6 +29,7 @@ use service::token::Scope;
 use super::tenant::Reading;
 use super::{Keymanager, Tenant, unix_ms};
 use crate::kek::{KekError, Opened};
+use crate::metrics;
 
 type Shared = State<Arc<Keymanager>>;
 
@@ -272,7 +273,10 @@ impl Keymanager {
     ) -> Result<(), ApiError> {
         self.record(claim.record(given, None)).await?;
         match tenant.check(claim.node, claim.lease) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                metrics::gave(claim.what, given);
+                Ok(())
+            }
             Err(kind) => Err(self.refuse(claim, kind).await),
         }
     }

@@ -18,6 +18,7 @@ use super::leases::LeaseBook;
 use super::unix_ms;
 use crate::class::ErrorClass;
 use crate::kek::{KekError, KekRing};
+use crate::metrics;
 use crate::request::{RequestError, Requests};
 use crate::timings::Timings;
 use crate::unit::{Closed, Transition, Unit};
@@ -272,7 +273,7 @@ impl Tenant {
             (true, false) => guarded.unit = Unit::new(self.timings.clone()),
             _ => {}
         }
-        guarded.settle();
+        self.settle(&mut guarded);
         drop(guarded);
         self.woken.notify_one();
     }
@@ -345,6 +346,7 @@ impl Tenant {
             }
             Err(_) => Err(ErrorClass::Outage),
         };
+        metrics::probed(answer);
         let activates = {
             let mut guarded = self.lock();
             let transition = match answer {
@@ -379,11 +381,17 @@ impl Tenant {
             Some(Transition::Healed) => guarded.happened.push(Happened::Healed),
             None => {}
         }
+        self.settle(guarded);
+    }
+
+    fn settle(&self, guarded: &mut Guarded) {
         guarded.settle();
+        metrics::state(self.id, guarded.shown);
     }
 
     fn fence(&self, guarded: &mut Guarded, reason: RevokeReason) {
         tracing::error!(tenant = %self.id, ?reason, "fenced");
+        metrics::fenced(self.id);
         guarded.epoch += 1;
         guarded.leases.end_all(clock::boottime(), unix_ms());
         self.ring.fence(self.id);
