@@ -11,6 +11,7 @@ mod fault;
 mod fields;
 mod generic;
 mod heap;
+mod index_tuple;
 mod page_compact;
 mod page_item;
 mod sequence;

@@ -2,6 +2,7 @@
 
 use crate::fault::Fault;
 use crate::fields::Fields;
+use crate::index_tuple::{SIZE_MASK, TID_BYTES, TUPLE_HEADER_BYTES, tuple_len};
 use crate::page_item::{Page, align8, bounds, init, put, u16_at, u32_at};
 
 pub(super) const LEAF: u16 = 0x01;
@@ -14,9 +15,6 @@ pub(super) const INCOMPLETE_SPLIT: u16 = 0x80;
 pub(super) const HAS_FULL_XID: u16 = 0x100;
 
 pub(super) const SPECIAL_BYTES: usize = 16;
-const TUPLE_HEADER_BYTES: usize = 8;
-const TID_BYTES: usize = 6;
-const SIZE_MASK: u16 = 0x1fff;
 const ALTERNATIVE_TID: u16 = 0x2000;
 const IS_POSTING: u16 = 0x2000;
 const COUNT_MASK: u16 = 0x0fff;
@@ -73,24 +71,6 @@ pub(super) fn emptied(page: &Page) -> Result<Page, Fault> {
     let mut fresh = [0; pg::page::BLOCK];
     opaque.init(&mut fresh)?;
     Ok(fresh)
-}
-
-/// The length that a tuple claims.
-pub(super) fn tuple_len(tuple: &[u8]) -> Result<usize, Fault> {
-    let mut fields = Fields::new(tuple);
-    fields.skip(TID_BYTES)?;
-    let len = usize::from(fields.u16()? & SIZE_MASK);
-    if len < TUPLE_HEADER_BYTES {
-        return Err(Fault::RecordValue("index tuple length"));
-    }
-    Ok(len)
-}
-
-/// Takes a tuple and its padding off a payload.
-pub(super) fn take_tuple<'a>(fields: &mut Fields<'a>) -> Result<&'a [u8], Fault> {
-    let mut ahead = *fields;
-    let len = tuple_len(ahead.take(TUPLE_HEADER_BYTES)?)?;
-    fields.take(align8(len))
 }
 
 /// A tuple taken apart: the key with the tuple's header, and the table rows it points to.

@@ -4,10 +4,11 @@ use pg::wal::{Block, Record};
 
 use super::page::{
     DELETED, HALF_DEAD, HAS_FULL_XID, HAS_GARBAGE, LEAF, Opaque, Posting, emptied, form_posting,
-    tuple_len, without_tids,
+    without_tids,
 };
 use crate::fault::Fault;
 use crate::fields::Fields;
+use crate::index_tuple::tuple_len;
 use crate::page_compact::{delete_item, delete_items, overwrite_item};
 use crate::page_item::{
     HEADER_BYTES, Page, Place, add_item, bounds, item_bytes, item_count, item_range, put,

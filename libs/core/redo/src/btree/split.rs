@@ -2,9 +2,10 @@
 
 use pg::wal::{Block, Record};
 
-use super::page::{INCOMPLETE_SPLIT, LEAF, Opaque, emptied, swap_posting, take_tuple};
+use super::page::{INCOMPLETE_SPLIT, LEAF, Opaque, emptied, swap_posting};
 use crate::fault::Fault;
 use crate::fields::Fields;
+use crate::index_tuple::take_tuple;
 use crate::page_item::{Page, Place, add_item, item_bytes, item_range, put};
 
 pub(super) fn insert(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {

@@ -14,6 +14,9 @@ const SETTINGS: &str = "-c full_page_writes=off -c fsync=off \
     -c wal_compression=lz4 -c max_wal_size=40GB -c wal_keep_size=30GB -c autovacuum=off \
     -c listen_addresses='' -c shared_buffers=256MB -c wal_level=replica";
 
+/// What a run does, beside `pgbench`.
+const WORKLOAD: [&str; 1] = ["oracle.sql"];
+
 /// What a run left behind; the directory goes with it.
 pub(crate) struct Run {
     pub(crate) base: PathBuf,
@@ -53,12 +56,14 @@ impl Run {
              -c wal_consistency_checking={checking} -k {socket}\" start >start.log"
         );
         sh(at, &start, true);
-        let sql = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle.sql");
-        std::fs::copy(sql, at.join("oracle.sql")).unwrap();
-        sh(at, "chmod a+r oracle.sql", false);
         let psql =
             format!("{BIN}/psql -h {socket} -U postgres -d postgres -v ON_ERROR_STOP=1 -qAt");
-        sh(at, &format!("{psql} -f oracle.sql >sql.log"), true);
+        for script in WORKLOAD {
+            let sql = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+            std::fs::copy(sql.join(script), at.join(script)).unwrap();
+            sh(at, &format!("chmod a+r {script}"), false);
+            sh(at, &format!("{psql} -f {script} >sql.log"), true);
+        }
         let bench = format!("{BIN}/pgbench -h {socket} -U postgres");
         sh(
             at,

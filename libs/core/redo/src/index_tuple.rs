@@ -1,0 +1,30 @@
+//! Index tuples: a pointer of six bytes, then flags and the length in two (`itup.h`).
+
+use crate::fault::Fault;
+use crate::fields::Fields;
+use crate::page_item::align8;
+
+/// The length of what stands before a tuple's key.
+pub(crate) const TUPLE_HEADER_BYTES: usize = 8;
+/// The length of the pointer.
+pub(crate) const TID_BYTES: usize = 6;
+/// The bits of the last two bytes that are the length.
+pub(crate) const SIZE_MASK: u16 = 0x1fff;
+
+/// The length that a tuple claims.
+pub(crate) fn tuple_len(tuple: &[u8]) -> Result<usize, Fault> {
+    let mut fields = Fields::new(tuple);
+    fields.skip(TID_BYTES)?;
+    let len = usize::from(fields.u16()? & SIZE_MASK);
+    if len < TUPLE_HEADER_BYTES {
+        return Err(Fault::RecordValue("index tuple length"));
+    }
+    Ok(len)
+}
+
+/// Takes a tuple and its padding off a payload.
+pub(crate) fn take_tuple<'a>(fields: &mut Fields<'a>) -> Result<&'a [u8], Fault> {
+    let mut ahead = *fields;
+    let len = tuple_len(ahead.take(TUPLE_HEADER_BYTES)?)?;
+    fields.take(align8(len))
+}
