@@ -91,8 +91,19 @@ fn create(options: &CreateOptions, out: &mut impl Write) -> Result<(), Failure> 
     }
     write_files(&home, &system)?;
     let branch = system.branch(&options.name)?.clone();
+    if half_made {
+        // It has an id and a place already: where it begins is not asked anew.
+        eprintln!("{}: goes on with what was begun before", branch.name);
+    }
     let program = programs::named(&system, &branch.compute())?;
-    compute_up(&home, &mut system, &operator, &program, &branch)?;
+    if let Err(failure) = compute_up(&home, &mut system, &operator, &program, &branch) {
+        if failure.is_final() {
+            // Else every later start of the system would be refused the same.
+            system.forget_refused(&options.name);
+            system.save(&home)?;
+        }
+        return Err(failure);
+    }
     let shown: Vec<Shown> = shown(&home, &system)?
         .into_iter()
         .filter(|shown| shown.name == branch.name)

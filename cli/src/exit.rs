@@ -55,6 +55,11 @@ impl Failure {
         )
     }
 
+    /// Whether the same request will be refused again.
+    pub(crate) fn is_final(&self) -> bool {
+        self.grade == Grade::FixRequest
+    }
+
     /// The exit code, as docs/reference/exit-codes.md lists it. 2 is also what a wrong flag gives.
     pub(crate) fn code(&self) -> u8 {
         match self.grade {

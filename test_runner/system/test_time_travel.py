@@ -41,3 +41,17 @@ def test_branches_show_the_past_and_main_goes_on(cell):
     cell.until_answers(60, "by-lsn")
     assert cell.sql("select count(*) from accidents", "by-lsn") == [(101,)]
     assert cell.sql("select to_regclass('later')::text", "by-lsn") == [(None,)]
+
+
+def test_a_branch_point_that_is_none_is_refused_and_nothing_is_left_of_it(cell):
+    for point, why in (
+        ("0/1", "0/1"),
+        ("FFFF/0", "beyond the end"),
+        ("3 days ago", "before the first commit"),
+        ("tomorrow", "neither an LSN"),
+    ):
+        refused = cell.redoubt("branch", "create", "nowhere", "--at", point, check=False)
+        assert refused.returncode == 2, refused
+        assert why in refused.stderr, refused
+    listed = cell.redoubt("branch", "list").stdout
+    assert "nowhere" not in listed, listed

@@ -109,13 +109,26 @@ pub(crate) fn resolve(
     until_ingested(system, operator, parent)?;
     let time = match at {
         At::End => return Ok(None),
-        At::Lsn(lsn) => return Ok(Some(lsn)),
+        At::Lsn(lsn) => {
+            let end = status(operator, system, parent.timeline)?.last_record_lsn;
+            return within(lsn, end, &parent.name).map(Some);
+        }
         At::Time(time) => time,
     };
     let path = timeline_path(system.tenant, parent.timeline);
     let path = format!("{path}/lsn_at?unix={:.6}", time.0);
     let answer: LsnAtTime = operator.get(&pageserver_url(system), &path)?;
     chosen(&answer, &parent.name, time).map(Some)
+}
+
+/// Of a position that has no WAL yet nobody knows what it will be.
+fn within(lsn: Lsn, end: Lsn, parent: &str) -> Result<Lsn, Failure> {
+    if lsn > end {
+        return Err(Failure::fix(format_args!(
+            "LSN {lsn} is beyond the end of {parent}, which is at {end}"
+        )));
+    }
+    Ok(lsn)
 }
 
 fn chosen(answer: &LsnAtTime, parent: &str, time: UnixTime) -> Result<Lsn, Failure> {
@@ -196,6 +209,7 @@ fn pageserver_url(system: &System) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::local::system::MAIN;
 
     #[test]
     fn a_branch_point_is_an_lsn_or_a_time() {
@@ -210,6 +224,13 @@ mod tests {
         );
         let failure = At::parse("yesterday", now).err().unwrap();
         assert_eq!(failure.code(), 2);
+    }
+
+    #[test]
+    fn a_branch_point_beyond_the_end_is_refused() {
+        assert_eq!(within(Lsn(7), Lsn(7), MAIN).unwrap(), Lsn(7));
+        let failure = within(Lsn(8), Lsn(7), MAIN).err().unwrap();
+        assert!(failure.is_final(), "{failure}");
     }
 
     #[test]

@@ -157,6 +157,11 @@ impl System {
         Ok(())
     }
 
+    /// Forgets a branch that the pageserver refused to make; one that it has stays.
+    pub(crate) fn forget_refused(&mut self, name: &str) {
+        self.branches.retain(|b| b.made || b.name != name);
+    }
+
     /// Remembers that the pageserver has the branch.
     pub(crate) fn set_made(&mut self, name: &str) {
         for branch in self.branches.iter_mut().filter(|b| b.name == name) {
@@ -199,6 +204,13 @@ mod tests {
         assert_eq!(before.compute(), "compute-before");
         system.set_made("before");
         assert!(system.branch("before").unwrap().made && !system.branch(MAIN).unwrap().made);
+        system.add_branch("refused", Some(MAIN), None).unwrap();
+        for name in ["refused", "before", MAIN] {
+            system.set_made(MAIN);
+            system.forget_refused(name);
+        }
+        assert!(system.branch("refused").is_err());
+        assert_eq!(system.branches.len(), 2, "what the pageserver has stays");
         for bad in ["", "-x", "Up", "a/b", "..", "a b", &"x".repeat(41)] {
             assert!(system.add_branch(bad, None, None).is_err(), "{bad:?}");
         }
