@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use api::Client;
 use api::keys::{
     Acquire, Lease, LeaseAnswer, MintBatch, PATH_ACQUIRE, PATH_MINT, PATH_UNWRAP, RevokeReason,
-    TenantState, UnwrapBatch, Wanted, decode_minted, decode_unwrapped,
+    TenantState, UnwrapBatch, decode_minted, decode_unwrapped,
 };
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_kms::config::Credentials;
@@ -25,7 +25,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use ids::{Generation, KekVersion, NodeId, TenantId};
+use ids::{KekVersion, NodeId, TenantId};
 use serde_json::{Value, json};
 
 const TENANT: TenantId = TenantId([6; 16]);
@@ -85,10 +85,7 @@ impl Process {
         while began.elapsed() < Duration::from_secs(20) {
             let request = Acquire {
                 node: NODE,
-                tenants: vec![Wanted {
-                    tenant: TENANT,
-                    generation: Generation(1),
-                }],
+                tenants: vec![TENANT],
                 seqno: 1,
             };
             let asked: Result<LeaseAnswer, _> = self.client.post(PATH_ACQUIRE, &request).await;

@@ -2,6 +2,7 @@
 
 pub mod config;
 mod fences;
+mod grants;
 mod leases;
 mod operator;
 mod routes;
@@ -25,11 +26,13 @@ use service::task::Shutdown;
 use service::token::{Scope, Verifier};
 
 use self::fences::FenceLog;
+use self::grants::Rounds;
 use crate::ledger::Ledger;
 
 /// The routes for nodes and for operators.
 pub fn router(keymanager: Arc<Keymanager>) -> Router {
-    routes::router()
+    grants::router()
+        .merge(routes::router())
         .merge(operator::router())
         .with_state(keymanager)
 }
@@ -39,6 +42,7 @@ pub struct Keymanager {
     tenants: BTreeMap<TenantId, Tenant>,
     ledger: Mutex<Ledger>,
     fences: FenceLog,
+    rounds: Rounds,
     verifier: Option<Verifier>,
 }
 
@@ -55,6 +59,7 @@ impl Keymanager {
             tenants: tenants.into_iter().map(|t| (t.id, t)).collect(),
             ledger: Mutex::new(ledger),
             fences: FenceLog::new(unix_ms()),
+            rounds: Rounds::default(),
             verifier,
         })
     }

@@ -1,4 +1,5 @@
-//! The endpoints of the contract in `api::keys`. Data keys leave as binary bodies alone.
+//! The endpoints for data keys and fences of the contract in `api::keys`. Data keys leave as binary
+//! bodies alone.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -7,9 +8,9 @@ use std::time::Duration;
 
 use api::Grade;
 use api::keys::{
-    Acquire, DekBytes, FenceDone, KeyErrorKind, Lease, LeaseAnswer, LeaseId, MAX_MINT, MAX_UNWRAP,
-    MintBatch, PATH_ACQUIRE, PATH_FENCE_DONE, PATH_MINT, PATH_RENEW, PATH_UNWRAP, PATH_WATCH,
-    TenantState, UnwrapBatch, Wanted, Watch, WatchAnswer, encode_minted, encode_unwrapped,
+    DekBytes, FenceDone, KeyErrorKind, LeaseId, MAX_MINT, MAX_UNWRAP, MintBatch, PATH_FENCE_DONE,
+    PATH_MINT, PATH_UNWRAP, PATH_WATCH, UnwrapBatch, Watch, WatchAnswer, encode_minted,
+    encode_unwrapped,
 };
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -26,7 +27,6 @@ use service::entropy::OsEntropy;
 use service::http::ApiError;
 use service::token::Scope;
 
-use super::tenant::Reading;
 use super::{Keymanager, Tenant, unix_ms};
 use crate::kek::{KekError, Opened};
 use crate::metrics;
@@ -40,11 +40,9 @@ const WATCH: Duration = Duration::from_secs(20);
 /// its compute how long it may live, and a compute opens nothing.
 const OF_KEYS: Scope = Scope::Node;
 
-/// The routes for nodes.
+/// The routes for nodes that hold a lease.
 pub(super) fn router() -> Router<Arc<Keymanager>> {
     Router::new()
-        .route(PATH_ACQUIRE, post(acquire))
-        .route(PATH_RENEW, post(renew))
         .route(PATH_UNWRAP, post(unwrap))
         .route(PATH_MINT, post(mint))
         .route(PATH_WATCH, post(watch))
@@ -62,71 +60,6 @@ struct Batch {
     asked: usize,
     given: usize,
     refused: Option<KeyErrorKind>,
-}
-
-#[derive(Serialize)]
-struct Leased {
-    at: u64,
-    what: &'static str,
-    node: NodeId,
-    seqno: u64,
-    granted: Vec<TenantId>,
-    withheld: Vec<TenantId>,
-}
-
-async fn acquire(
-    State(keymanager): Shared,
-    headers: HeaderMap,
-    Json(request): Json<Acquire>,
-) -> Result<Json<LeaseAnswer>, ApiError> {
-    lease(&keymanager, &headers, &request, Reading::Anew).await
-}
-
-/// Any keymanager renews what another one granted (K3).
-async fn renew(
-    State(keymanager): Shared,
-    headers: HeaderMap,
-    Json(request): Json<Acquire>,
-) -> Result<Json<LeaseAnswer>, ApiError> {
-    lease(&keymanager, &headers, &request, Reading::MayBeOld).await
-}
-
-async fn lease(
-    keymanager: &Arc<Keymanager>,
-    headers: &HeaderMap,
-    request: &Acquire,
-    reading: Reading,
-) -> Result<Json<LeaseAnswer>, ApiError> {
-    for wanted in &request.tenants {
-        keymanager.authorize(headers, Scope::Tenant, Some(wanted.tenant))?;
-    }
-    let grants =
-        request.tenants.iter().map(
-            async |wanted| match keymanager.tenants.get(&wanted.tenant) {
-                Some(tenant) => {
-                    keymanager
-                        .grant(tenant, request.node, wanted, reading)
-                        .await
-                }
-                None => unknown(wanted.tenant),
-            },
-        );
-    let leases: Vec<Lease> = futures_util::future::join_all(grants).await;
-    let (granted, withheld): (Vec<_>, Vec<_>) = leases.iter().partition(|l| l.lease.is_some());
-    let tenants = |leases: Vec<&Lease>| leases.iter().map(|l| l.tenant).collect();
-    let record = Leased {
-        at: clock::unix_seconds(),
-        what: "lease",
-        node: request.node,
-        seqno: request.seqno,
-        granted: tenants(granted),
-        withheld: tenants(withheld),
-    };
-    keymanager.record(record).await?;
-    Ok(Json(LeaseAnswer {
-        seqno: request.seqno,
-        leases,
-    }))
 }
 
 async fn unwrap(
@@ -228,29 +161,6 @@ struct Claim {
 }
 
 impl Keymanager {
-    /// One lease, on the strength of the newest request about the tenant (K7): who acquires, or
-    /// holds none here, has it read anew; a renewal takes a reading that is a little old.
-    async fn grant(
-        self: &Arc<Self>,
-        tenant: &Tenant,
-        node: NodeId,
-        wanted: &Wanted,
-        reading: Reading,
-    ) -> Lease {
-        let now = clock::boottime();
-        let reading = match reading {
-            Reading::MayBeOld if tenant.runs(node) => Reading::MayBeOld,
-            _ => Reading::Anew,
-        };
-        let since = match reading {
-            Reading::MayBeOld => now.saturating_sub(tenant.readings()),
-            Reading::Anew => now,
-        };
-        tenant.read_requests(since).await;
-        self.announce(tenant).await;
-        tenant.lease(node, wanted, since, reading)
-    }
-
     async fn admit(self: &Arc<Self>, claim: &Claim) -> Result<&Tenant, ApiError> {
         let admitted = self
             .tenants
@@ -345,19 +255,6 @@ const fn kind_of(error: &KekError) -> KeyErrorKind {
         // Whether the KMS withholds the key is for the probes to say.
         KekError::Kms { .. } | KekError::Bucket { .. } => KeyErrorKind::Outage,
         KekError::Fenced(_) => KeyErrorKind::LeaseEnded,
-    }
-}
-
-const fn unknown(tenant: TenantId) -> Lease {
-    Lease {
-        tenant,
-        lease: None,
-        remaining_ms: 0,
-        epoch: 0,
-        kek_id: None,
-        active_kek: KekVersion(0),
-        lowest_kek: KekVersion(0),
-        state: TenantState::Unknown,
     }
 }
 

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use api::keys::{
     KeyErrorKind, Lease, LeaseId, Request, Requested, RevokeReason, TenantState, TenantStatus,
-    Wanted,
 };
-use ids::{KekVersion, NodeId, TenantId};
+use ids::{Generation, KekVersion, NodeId, TenantId};
 use serde::Serialize;
 use service::clock;
 use service::entropy::OsEntropy;
@@ -165,7 +164,13 @@ impl Tenant {
     /// The answer to one node that wants a lease. A new one is given only where the newest request
     /// was read since `since`; while the bucket is silent one that runs is renewed all the same.
     #[must_use]
-    pub fn lease(&self, node: NodeId, wanted: &Wanted, since: Duration, reading: Reading) -> Lease {
+    pub fn lease(
+        &self,
+        node: NodeId,
+        generation: Generation,
+        since: Duration,
+        reading: Reading,
+    ) -> Lease {
         let now = clock::boottime();
         let mut guarded = self.lock();
         let active = self.ring.active(self.id);
@@ -196,7 +201,7 @@ impl Tenant {
         let fresh = LeaseId(u64::from_le_bytes(OsEntropy::bytes()));
         let (until, epoch) = (now + remaining, guarded.epoch);
         let leases = &mut guarded.leases;
-        if let Ok(id) = leases.grant(node, wanted.generation, until, now, fresh, epoch) {
+        if let Ok(id) = leases.grant(node, generation, until, now, fresh, epoch) {
             lease.lease = Some(id);
             lease.remaining_ms = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX);
         }

@@ -1,14 +1,15 @@
 //! A keymanager over HTTP, with a local bucket and a local KMS.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use api::Client;
 use api::keys::{
     Acquire, KeyErrorKind, Lease, LeaseAnswer, MintBatch, PATH_ACQUIRE, PATH_MINT, PATH_RENEW,
-    PATH_UNWRAP, PATH_WATCH, Request, RevokeReason, TenantState, TenantStatus, UnwrapBatch, Wanted,
-    Watch, WatchAnswer, decode_minted, decode_unwrapped, revoke_path,
+    PATH_UNWRAP, PATH_WATCH, RenewAnswer, Request, RevokeReason, Round, TenantState, TenantStatus,
+    UnwrapBatch, Watch, WatchAnswer, decode_minted, decode_unwrapped, revoke_path,
 };
-use ids::{Generation, KekVersion, NodeId, WrapSlot};
+use ids::{KekVersion, NodeId, WrapSlot};
 use service::http;
 use service::token::{Claims, Scope, Signer};
 use tokio::net::TcpListener;
@@ -71,17 +72,13 @@ async fn serve_with(settings: &str) -> Served {
 }
 
 impl Served {
-    async fn lease(&self, path: &str, tenant: TenantId) -> Lease {
-        let wanted = Wanted {
-            tenant,
-            generation: Generation(1),
-        };
+    async fn lease(&self, tenant: TenantId) -> Lease {
         let request = Acquire {
             node: NODE,
-            tenants: vec![wanted],
+            tenants: vec![tenant],
             seqno: 3,
         };
-        let answer: LeaseAnswer = self.client.post(path, &request).await.unwrap();
+        let answer: LeaseAnswer = self.client.post(PATH_ACQUIRE, &request).await.unwrap();
         assert_eq!(answer.seqno, 3);
         let [lease] = answer.leases.try_into().unwrap();
         lease
@@ -89,7 +86,7 @@ impl Served {
 
     async fn until(&self, wanted: impl Fn(&Lease) -> bool) -> Lease {
         for _ in 0..200 {
-            let lease = self.lease(PATH_RENEW, TENANT).await;
+            let lease = self.lease(TENANT).await;
             if wanted(&lease) {
                 return lease;
             }
@@ -159,13 +156,45 @@ async fn a_node_mints_and_unwraps_under_its_lease_and_all_is_recorded() {
 }
 
 #[tokio::test]
+async fn a_renewal_tells_changes_alone_and_is_one_record() {
+    let served = serve().await;
+    let first = served.until(|lease| lease.lease.is_some()).await;
+    // One that is served here, and one that is not.
+    let wanted = BTreeSet::from([TENANT, TenantId([7; 16])]);
+    let mut round: Option<Round> = None;
+    for (seqno, changed) in [(1, 2), (2, 0), (3, 0)] {
+        let request = Round::ask(round.as_ref(), NODE, seqno, &wanted);
+        let answer: RenewAnswer = served.client.post(PATH_RENEW, &request).await.unwrap();
+        assert_eq!((answer.seqno, answer.changed.len()), (seqno, changed));
+        let (next, leases) = Round::read(round, &wanted, answer).unwrap().unwrap();
+        let states: Vec<_> = leases.iter().map(|lease| lease.state).collect();
+        assert_eq!(states, [TenantState::Active, TenantState::Unknown]);
+        assert_eq!(leases[0].lease, first.lease, "it goes on");
+        assert!((1..=2000).contains(&leases[0].remaining_ms), "K2");
+        round = Some(next);
+    }
+    let stale = Round::ask(None, NODE, 4, &wanted);
+    let stale = api::keys::Renew {
+        round: Some(1),
+        ..stale
+    };
+    let answer: RenewAnswer = served.client.post(PATH_RENEW, &stale).await.unwrap();
+    assert_eq!((answer.round, answer.remaining_ms.len()), (None, 0));
+    let ledger = served.ledger();
+    let renewals = ledger
+        .lines()
+        .filter(|line| line.contains(r#""renewed":2"#));
+    assert_eq!(renewals.count(), 2, "K4: one record per batch");
+}
+
+#[tokio::test]
 async fn nothing_is_given_without_a_lease() {
     let served = serve().await;
     let mut lease = served.until(|lease| lease.lease.is_some()).await;
     lease.lease = lease.lease.map(|id| api::keys::LeaseId(id.0 ^ 1));
     let refused = served.mint(&lease).await.unwrap_err();
     assert_eq!(refused.grade(), KeyErrorKind::LeaseEnded.grade());
-    let stranger = served.lease(PATH_ACQUIRE, TenantId([7; 16])).await;
+    let stranger = served.lease(TenantId([7; 16])).await;
     assert_eq!(
         (stranger.lease, stranger.state),
         (None, TenantState::Unknown)
@@ -214,22 +243,19 @@ impl Served {
 #[tokio::test]
 async fn tokens_open_their_tenant_alone_and_only_an_operator_revokes() {
     let served = serve_with("token_key = '{at}/public.pem'").await;
-    let wanted = Wanted {
-        tenant: TENANT,
-        generation: Generation(1),
-    };
     let request = Acquire {
         node: NODE,
-        tenants: vec![wanted],
+        tenants: vec![TENANT],
         seqno: 3,
     };
+    let renewal = Round::ask(None, NODE, 3, &BTreeSet::from([TENANT]));
     // A compute has a lease, and no keys.
     let (node, own) = (
         served.bearer(Scope::Node, None),
         served.bearer(Scope::Tenant, Some(TENANT)),
     );
     let lease = loop {
-        let answer: LeaseAnswer = own.post(PATH_RENEW, &request).await.unwrap();
+        let answer: LeaseAnswer = own.post(PATH_ACQUIRE, &request).await.unwrap();
         if let Some(lease) = answer.leases[0].lease {
             break lease;
         }
@@ -266,8 +292,10 @@ async fn tokens_open_their_tenant_alone_and_only_an_operator_revokes() {
         (served.bearer(Scope::Node, None), true, false),
         (served.bearer(Scope::Admin, None), true, true),
     ] {
-        let leased = client.post::<_, LeaseAnswer>(PATH_RENEW, &request).await;
+        let leased = client.post::<_, LeaseAnswer>(PATH_ACQUIRE, &request).await;
         assert_eq!(leased.is_ok(), leases, "K4: {leased:?}");
+        let renewed = client.post::<_, RenewAnswer>(PATH_RENEW, &renewal).await;
+        assert_eq!(renewed.is_ok(), leases, "K4: {renewed:?}");
         let path = revoke_path(TENANT);
         let revoked = client.post::<_, TenantStatus>(&path, &revoke).await;
         assert_eq!(revoked.is_ok(), revokes, "K7: {revoked:?}");

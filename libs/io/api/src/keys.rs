@@ -4,7 +4,7 @@
 //! ([`encode_unwrapped`], [`encode_minted`]): a secret has no serializer.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use ids::{Generation, KekId, KekVersion, NodeId, TenantId, WRAP_SLOT_BYTES, WrapSlot};
+use ids::{KekId, KekVersion, NodeId, TenantId, WRAP_SLOT_BYTES, WrapSlot};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -17,7 +17,7 @@ pub const MAX_MINT: u32 = 256;
 
 /// `POST`, JSON to JSON: [`Acquire`] to [`LeaseAnswer`].
 pub const PATH_ACQUIRE: &str = "/v1/lease/acquire";
-/// `POST`, JSON to JSON: [`Acquire`] to [`LeaseAnswer`].
+/// `POST`, JSON to JSON: [`Renew`] to [`RenewAnswer`].
 pub const PATH_RENEW: &str = "/v1/lease/renew";
 /// `POST`, JSON to binary: [`UnwrapBatch`] to [`decode_unwrapped`].
 pub const PATH_UNWRAP: &str = "/v1/keys/unwrap";
@@ -144,23 +144,13 @@ impl KeyErrorKind {
     }
 }
 
-/// One tenant for which a node wants a lease.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wanted {
-    /// The tenant.
-    pub tenant: TenantId,
-    /// The generation of the node's placement; an older one gets no renewal (K4).
-    #[serde(default)]
-    pub generation: Generation,
-}
-
-/// Asks for leases, or renews them: one request per node for all its tenants.
+/// Asks for leases.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acquire {
     /// The node that asks.
     pub node: NodeId,
-    /// The tenants that it serves.
-    pub tenants: Vec<Wanted>,
+    /// The tenants that it begins to serve.
+    pub tenants: Vec<TenantId>,
     /// Grows with every request of a node; an answer repeats it.
     pub seqno: u64,
 }
@@ -268,6 +258,9 @@ pub use crate::operator::{
     LeaseStatus, LedgerTail, PATH_LEDGER, PATH_TENANTS, Request, Requested, TenantStatus,
     ledger_path, restore_path, revoke_path, tenant_path,
 };
+
+/// Renewals stand in a module of their own, too.
+pub use crate::renewal::{Renew, RenewAnswer, Round};
 
 /// A data key on its way from the keymanager to a node: zeroized when dropped.
 #[derive(Zeroize, ZeroizeOnDrop)]

@@ -5,6 +5,7 @@ mod client;
 mod grade;
 pub mod keys;
 mod operator;
+mod renewal;
 pub mod timeline;
 
 pub use client::{Client, ClientError};

@@ -50,4 +50,16 @@ impl KeyError {
             Self::Refused { kind, .. } => kind.grade(),
         }
     }
+
+    /// Whether a renewal that failed so leaves the lease to its end: nobody has refused it.
+    pub(crate) const fn leaves_running(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::Refused {
+                    kind: KeyErrorKind::NotKnownYet,
+                    ..
+                }
+        )
+    }
 }

@@ -84,6 +84,11 @@ impl Lease {
         Ok(())
     }
 
+    /// Whether somebody has ended it already.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.borrow().is_some()
+    }
+
     pub(crate) fn tenant(&self) -> TenantId {
         self.tenant
     }

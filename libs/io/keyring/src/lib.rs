@@ -4,14 +4,17 @@
 //! [`Keyring::connect`] asks keymanagers, renews, and listens to all of them for fences;
 //! [`Keyring::fixed`] holds one KEK itself, for tests.
 
+mod connection;
 mod error;
 mod held;
 mod lease;
 mod remote;
+mod renewal;
 mod ring;
+mod verdict;
 mod watch;
 
+pub use connection::KeyringConfig;
 pub use error::KeyError;
 pub use lease::{LeasedDek, Operation, TenantKeys};
-pub use remote::KeyringConfig;
 pub use ring::{FixedConfig, Keyring};

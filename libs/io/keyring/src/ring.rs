@@ -10,10 +10,11 @@ use ids::TenantId;
 use sealed::Kek;
 use tokio::task::JoinHandle;
 
+use crate::connection::{Connection, KeyringConfig};
 use crate::held::Held;
 use crate::lease::{Lease, Source, TenantKeys, lock};
-use crate::remote::{Connection, KeyringConfig, acquire, keep};
-use crate::{KeyError, watch};
+use crate::remote::Remote;
+use crate::{KeyError, renewal, watch};
 
 /// The times of a fixed keyring.
 #[derive(Debug, Clone)]
@@ -62,16 +63,17 @@ pub struct Keyring {
     origin: Origin,
     tenants: Arc<Tenants>,
     held: Arc<Held>,
-    /// One task per keymanager, which listens for fences; they begin with the first lease.
-    watchers: OnceLock<Vec<JoinHandle<()>>>,
+    /// One task per keymanager, which listens for fences, and one that renews; they begin with the
+    /// first lease.
+    tasks: OnceLock<Vec<JoinHandle<()>>>,
 }
 
 pub(crate) type Tenants = Mutex<HashMap<TenantId, Tenant>>;
 
 impl Drop for Keyring {
     fn drop(&mut self) {
-        for watcher in self.watchers.get().into_iter().flatten() {
-            watcher.abort();
+        for task in self.tasks.get().into_iter().flatten() {
+            task.abort();
         }
     }
 }
@@ -93,7 +95,7 @@ impl Keyring {
             },
             tenants: Arc::default(),
             held: Arc::default(),
-            watchers: OnceLock::new(),
+            tasks: OnceLock::new(),
         }
     }
 
@@ -112,7 +114,7 @@ impl Keyring {
             origin: Origin::Remote(Arc::new(Connection::new(config)?)),
             tenants: Arc::default(),
             held: Arc::default(),
-            watchers: OnceLock::new(),
+            tasks: OnceLock::new(),
         })
     }
 
@@ -151,10 +153,13 @@ impl Keyring {
                 Arc::new(Lease::new(tenant, epoch, deadline, source, held))
             }
             Origin::Remote(connection) => {
-                self.watchers
-                    .get_or_init(|| watch::begin(connection, &self.tenants));
-                let (grant, remote) = acquire(connection, tenant).await?;
-                let source = Source::Remote(remote);
+                self.tasks.get_or_init(|| {
+                    let mut tasks = watch::begin(connection, &self.tenants);
+                    tasks.push(renewal::begin(connection, &self.tenants));
+                    tasks
+                });
+                let grant = connection.acquire(tenant).await?;
+                let source = Source::Remote(Remote::new(Arc::clone(connection), grant));
                 Arc::new(Lease::new(
                     tenant,
                     grant.epoch,
@@ -173,8 +178,8 @@ impl Keyring {
         }
         entry.lease = Some(Arc::clone(&lease));
         if let Origin::Remote(connection) = &self.origin {
-            let kept = keep(Arc::downgrade(&lease), Arc::clone(connection));
-            drop(service::task::spawn("lease", kept));
+            let expire = renewal::expire(Arc::downgrade(&lease), connection.config.drain);
+            drop(service::task::spawn("lease", expire));
         }
         Ok(TenantKeys { lease })
     }

@@ -11,8 +11,8 @@ use service::clock::boottime;
 use tokio::task::JoinHandle;
 
 use crate::KeyError;
+use crate::connection::Connection;
 use crate::lease::{Source, lock};
-use crate::remote::Connection;
 use crate::ring::Tenants;
 
 /// The first wait after a keymanager did not answer; it doubles up to the time of a renewal,
