@@ -144,6 +144,19 @@ fn up_is_idempotent_and_starts_again_what_died() {
     cell.up();
     assert_eq!(cell.pids(), before, "what runs is left running");
 
+    let config = cell.home().join("config/compute-main.toml");
+    let epoch_is = |n: u64| {
+        let text = std::fs::read_to_string(&config).unwrap();
+        text.contains(&format!("endpoint_epoch = {n}\n"))
+    };
+    assert!(epoch_is(1), "C1: what runs is not started again");
+    cell.does(&["dev", "kill", "compute-main"]);
+    cell.does(&["dev", "start", "compute-main"]);
+    assert!(epoch_is(2), "C1");
+    cell.does(&["dev", "kill", "compute-main"]);
+    cell.does(&["dev", "start", "compute-main", "--no-wait"]);
+    assert!(epoch_is(3), "C1");
+
     cell.does(&["dev", "kill", "safekeeper-2"]);
     assert_eq!(cell.process("safekeeper-2")["state"], "died");
     cell.does(&["dev", "start", "safekeeper-2"]);

@@ -24,6 +24,10 @@ pub struct Config {
     pub tenant: TenantId,
     /// The branch.
     pub timeline: TimelineId,
+    /// Which start of this branch's compute it is, counted by whoever starts it: an agent of a
+    /// lower count gets no vote of a safekeeper that voted for a higher one (C1).
+    #[serde(default)]
+    pub endpoint_epoch: u64,
     /// PostgreSQL's major version.
     #[serde(default = "pg_major")]
     pub pg_major: u32,

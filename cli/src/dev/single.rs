@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use nix::sys::signal::Signal;
 
-use super::up::{compute_up, write_files};
+use super::up::{compute_up, start_compute, write_files};
 use crate::exit::Failure;
 use crate::local::branch;
 use crate::local::home::Directory;
@@ -85,7 +85,8 @@ pub(crate) fn start(options: &StartOptions, out: &mut impl Write) -> Result<(), 
         Some(branch) if !options.no_wait => {
             compute_up(&home, &mut system, &operator, &program, branch)?;
         }
-        _ => {
+        Some(branch) => start_compute(&home, &mut system, &program, branch)?,
+        None => {
             launch::start(&home, &program)?;
             if !options.no_wait {
                 until_ready(&home, &program, &operator, Duration::from_secs(60))?;

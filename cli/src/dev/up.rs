@@ -163,9 +163,27 @@ pub(crate) fn compute_up(
         system.save(home)?;
     }
     branch::attach(system, operator, branch)?;
-    start(home, program)?;
+    start_compute(home, system, program, branch)?;
     until_answers(home, program)?;
     said(&program.name, "answers", begin);
+    Ok(())
+}
+
+/// Starts the compute of a branch, unless it lives. C1: the start is counted first, so that one
+/// from before it that is still about gets no vote any more.
+pub(crate) fn start_compute(
+    home: &Home,
+    system: &mut System,
+    program: &Program,
+    branch: &Branch,
+) -> Result<(), Failure> {
+    if state(home, program)?.1.lives() {
+        return Ok(());
+    }
+    system.count_start(&branch.name);
+    system.save(home)?;
+    settings::write(home, system, &programs::named(system, &program.name)?)?;
+    start(home, program)?;
     Ok(())
 }
 

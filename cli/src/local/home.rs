@@ -164,7 +164,10 @@ pub(crate) fn write_file(path: &Path, content: &[u8], mode: u32) -> Result<(), F
             .open(&next)?;
         file.write_all(content)?;
         file.sync_all()?;
-        std::fs::rename(&next, path)
+        std::fs::rename(&next, path)?;
+        // The new name too: what was counted must not count down.
+        path.parent()
+            .map_or(Ok(()), |at| File::open(at)?.sync_all())
     };
     write().map_err(Failure::doing(format_args!("write {}", path.display())))
 }

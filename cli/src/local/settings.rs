@@ -203,6 +203,7 @@ struct Compute {
     node_id: u64,
     tenant: TenantId,
     timeline: TimelineId,
+    endpoint_epoch: u64,
     pg_major: u32,
     listen: String,
     http: String,
@@ -226,6 +227,7 @@ fn compute(home: &Home, system: &System, program: &Program) -> Result<Compute, F
         node_id: program.node,
         tenant: system.tenant,
         timeline: branch.timeline,
+        endpoint_epoch: branch.starts,
         pg_major: 15,
         listen: libpq(program),
         http: format!("127.0.0.1:{}", program.http),
@@ -341,6 +343,18 @@ mod tests {
             table["pageserver"]["http"].as_str(),
             Some("https://127.0.0.1:9898")
         );
+    }
+
+    #[test]
+    fn every_start_of_a_compute_has_an_epoch_of_its_own() {
+        let mut system = System::new().unwrap();
+        system.add_branch("other", Some("main"), None).unwrap();
+        let epoch = |system: &System, name| rendered(system, name)["endpoint_epoch"].as_integer();
+        assert_eq!(epoch(&system, "compute-main"), Some(0));
+        system.count_start("main");
+        system.count_start("main");
+        assert_eq!(epoch(&system, "compute-main"), Some(2), "C1");
+        assert_eq!(epoch(&system, "compute-other"), Some(0));
     }
 
     #[test]

@@ -66,6 +66,9 @@ pub(crate) struct Branch {
     pub(crate) at: Option<Lsn>,
     /// Whether the pageserver is known to have it.
     pub(crate) made: bool,
+    /// How often its compute was started: the endpoint epoch of the last start (C1).
+    #[serde(default)]
+    pub(crate) starts: u64,
 }
 
 impl Branch {
@@ -153,6 +156,7 @@ impl System {
             parent: parent.map(str::to_owned),
             at,
             made: false,
+            starts: 0,
         });
         Ok(())
     }
@@ -160,6 +164,13 @@ impl System {
     /// Forgets a branch that the pageserver refused to make; one that it has stays.
     pub(crate) fn forget_refused(&mut self, name: &str) {
         self.branches.retain(|b| b.made || b.name != name);
+    }
+
+    /// Counts a start of the branch's compute. To be saved before the compute is started (C1).
+    pub(crate) fn count_start(&mut self, name: &str) {
+        for branch in self.branches.iter_mut().filter(|b| b.name == name) {
+            branch.starts += 1;
+        }
     }
 
     /// Remembers that the pageserver has the branch.

@@ -123,6 +123,17 @@ pub(crate) fn propose(
     start: Lsn,
     shutdown: &Shutdown,
 ) -> Quorum {
+    propose_as(0, keepers, system_id, start, shutdown)
+}
+
+/// The same, of this endpoint epoch.
+pub(crate) fn propose_as(
+    epoch: u64,
+    keepers: &[&Safekeeper],
+    system_id: u64,
+    start: Lsn,
+    shutdown: &Shutdown,
+) -> Quorum {
     let address = |k: &&Safekeeper| NodeAddress {
         node: k.node,
         libpq: k.address.to_string(),
@@ -139,6 +150,7 @@ pub(crate) fn propose(
             members: keepers.iter().map(address).collect(),
         },
         token: TOKEN.to_owned(),
+        endpoint_epoch: epoch,
         start,
     };
     Quorum::start(config, shutdown.clone())
@@ -162,32 +174,38 @@ impl Handler for Session {
     async fn query(&mut self, conn: &mut Conn, sql: &str) -> Result<(), QueryError> {
         conn.copy_both().await?;
         match sql.strip_prefix("START_REPLICATION PHYSICAL ") {
-            None => self.push(conn).await,
+            None => self.push(conn, endpoint_epoch(sql)).await,
             Some(rest) => self.replicate(conn, rest).await,
         }
     }
 }
 
 impl Session {
-    async fn push(&mut self, conn: &mut Conn) -> Result<(), QueryError> {
+    async fn push(&mut self, conn: &mut Conn, epoch: EndpointEpoch) -> Result<(), QueryError> {
         while let Some(bytes) = conn.read_copy().await? {
-            let (answers, refusal) = self.handle(ToAcceptor::decode(bytes).unwrap());
+            let (answers, refusal) = self.handle(epoch, ToAcceptor::decode(bytes).unwrap());
             drop(self.answers.wait_for(|a| *a).await);
             for answer in answers {
                 conn.write_copy(&answer.encode()).await?;
             }
             conn.flush().await?;
             if let Some(refusal) = refusal {
-                return Err(QueryError::refused("XX000", refusal));
+                let overtaken = matches!(refusal, Refusal::Epoch { .. });
+                let sqlstate = if overtaken { "58R05" } else { "XX000" };
+                return Err(QueryError::refused(sqlstate, refusal));
             }
         }
         Ok(())
     }
 
-    fn handle(&self, message: ToAcceptor) -> (Vec<ToProposer>, Option<Refusal>) {
+    fn handle(
+        &self,
+        epoch: EndpointEpoch,
+        message: ToAcceptor,
+    ) -> (Vec<ToProposer>, Option<Refusal>) {
         let mut log = self.log.lock().unwrap();
         let (mut todo, mut answers) = (Vec::new(), Vec::new());
-        log.acceptor.handle(EndpointEpoch(0), message, &mut todo);
+        log.acceptor.handle(epoch, message, &mut todo);
         for action in todo {
             let ticket = match action {
                 Action::Append { ticket, wal, .. } => {
@@ -246,4 +264,9 @@ impl Session {
         while conn.read_copy().await?.is_some() {}
         Err(WireError::Closed.into())
     }
+}
+
+fn endpoint_epoch(sql: &str) -> EndpointEpoch {
+    let (_, rest) = sql.split_once("endpoint_epoch '").unwrap();
+    EndpointEpoch(rest.trim_end_matches("')").parse().unwrap())
 }

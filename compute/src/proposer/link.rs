@@ -20,7 +20,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// A safekeeper that owes an answer for this long is taken for dead.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 const SILENCE_CHECK: Duration = Duration::from_secs(1);
-const PUSH: &str = "START_WAL_PUSH (proto_version '3', allow_timeline_creation 'true')";
+/// What a safekeeper says that gave a vote to a later start of this endpoint (C1).
+const OVERTAKEN: &str = "58R05";
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +46,11 @@ pub(super) async fn run(node: NodeId, reach: Arc<Reach>, events: mpsc::Sender<Ev
     for session in 1.. {
         let begun = clock::boottime();
         let ended = converse(node, session, &reach, &events).await;
+        if let Some(message) = ended.as_ref().err().and_then(overtaken) {
+            // That ends the term, and this with it. An error says that it has ended.
+            drop(events.send(Event::Overtaken { node, message }).await);
+            return;
+        }
         if events.send(Event::Gone { node, session }).await.is_err() {
             return;
         }
@@ -97,8 +103,22 @@ async fn converse(
 }
 
 async fn start(node: NodeId, reach: &Reach) -> Result<CopyStream, WireError> {
-    let copy = reach.client(node).await?.query_copy_both(PUSH);
+    let epoch = reach.endpoint_epoch;
+    let push = format!(
+        "START_WAL_PUSH (proto_version '3', allow_timeline_creation 'true', endpoint_epoch '{epoch}')"
+    );
+    let copy = reach.client(node).await?.query_copy_both(&push);
     copy.await
+}
+
+/// C1: no other connection would end otherwise.
+fn overtaken(error: &LinkError) -> Option<String> {
+    match error {
+        LinkError::Wire(WireError::Server { sqlstate, message }) if sqlstate == OVERTAKEN => {
+            Some(message.clone())
+        }
+        _ => None,
+    }
 }
 
 /// Writes what there is, then flushes: one flush for many messages.

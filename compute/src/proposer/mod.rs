@@ -52,6 +52,8 @@ pub struct QuorumConfig {
     pub safekeepers: SafekeeperSet,
     /// The tenant-scope token, shown as password.
     pub token: String,
+    /// Which start of the endpoint this is (C1).
+    pub endpoint_epoch: u64,
     /// Where the timeline starts, should all safekeepers be empty.
     pub start: Lsn,
 }
@@ -105,6 +107,7 @@ struct Reach {
     tenant: String,
     timeline: String,
     token: String,
+    endpoint_epoch: u64,
     addresses: BTreeMap<NodeId, String>,
 }
 
@@ -118,6 +121,7 @@ impl Quorum {
             timeline: config.timeline.to_string(),
             addresses: members.iter().map(|m| (m.node, m.libpq.clone())).collect(),
             token: config.token,
+            endpoint_epoch: config.endpoint_epoch,
         });
         let proposer = Proposer::new(ProposerConfig {
             tenant: config.tenant,

@@ -39,6 +39,8 @@ pub(super) enum Event {
     },
     /// The connection is gone.
     Gone { node: NodeId, session: u64 },
+    /// A safekeeper gives no vote, because it gave one to a later start of this endpoint (C1).
+    Overtaken { node: NodeId, message: String },
     /// WAL for a safekeeper that lacks it, or that no donor gave any.
     Refilled {
         id: u64,
@@ -155,6 +157,11 @@ impl Owner {
                 if self.links.get(&node).is_some_and(|l| l.session == session) {
                     self.published.roll.send_modify(|roll| roll.gone(node));
                 }
+            }
+            Event::Overtaken { node, message } => {
+                self.lose(format!(
+                    "another start of this compute has overtaken it: safekeeper {node} says: {message}"
+                ));
             }
             Event::Refilled { id, to, at, wal } => {
                 // One that was replaced says nothing of what is asked for now.

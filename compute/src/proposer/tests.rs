@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::fake::{Safekeeper, propose};
+use super::fake::{Safekeeper, propose, propose_as};
 use super::*;
 
 const START: Lsn = Lsn(0x0150_0028);
@@ -198,6 +198,29 @@ async fn a_term_that_was_taken_over_is_lost_for_good() {
     assert!(old.offer(at, wal(at, 100)).await.is_err());
     assert_eq!(old.elected().await, Err(lost));
     write(&new, at, 5000).await;
+}
+
+/// C1: its term would be higher than that of the start which has replaced it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_was_held_up_gets_no_vote_and_ends_for_good() {
+    let keepers = [1, 2, 3].map(Safekeeper::start);
+    let keepers = futures_util::future::join_all(keepers).await;
+    let all: Vec<_> = keepers.iter().collect();
+    let shutdown = Shutdown::new();
+    let new = propose_as(5, &all, 7, START, &shutdown);
+    new.elected().await.unwrap();
+    let at = write(&new, START, 5000).await;
+    let old = propose_as(4, &all, 7, START, &shutdown);
+    let lost = tokio::time::timeout(LONG, old.lost()).await.unwrap();
+    assert!(
+        lost.reason.contains("epoch 4 gets no vote: epoch 5"),
+        "{lost}"
+    );
+    assert_eq!(old.elected().await, Err(lost));
+    write(&new, at, 5000).await;
+    // The same start may win anew.
+    let again = propose_as(5, &all, 7, START, &shutdown);
+    assert_eq!(again.elected().await.unwrap().term, Term(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

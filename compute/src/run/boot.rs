@@ -195,6 +195,7 @@ impl Agent {
                 wal_segment_bytes: u32::try_from(known.wal_segment_bytes).unwrap_or(u32::MAX),
                 safekeepers: self.config.safekeepers.clone(),
                 token: self.token.clone(),
+                endpoint_epoch: self.config.endpoint_epoch,
                 start: known.lsn,
             },
             boot.tasks.clone(),

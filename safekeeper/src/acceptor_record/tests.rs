@@ -147,3 +147,17 @@ async fn a_record_of_a_later_version_is_refused() {
     let more = plain.replacen('{', "{\"more\":1,", 1);
     assert_eq!(stored::decode(more.as_bytes()), None);
 }
+
+/// As it lies on disks that were written before starts of computes were counted (C1).
+#[tokio::test]
+async fn a_record_of_the_first_builds_opens_and_is_of_epoch_0() {
+    let salt = vec!["3"; 32].join(",");
+    let plain = format!(
+        r#"{{"version":1,"term":5,"history":[[1,"0/64"]],"generation":0,"members":[],
+        "new_members":[],"endpoint_epoch":0,"commit":"0/64","truncate":"0/0","learner":false,
+        "segment":0,"log_epoch":1,"log_epoch_salt":[{salt}],"log_term":1,"log_commit":"0/64"}}"#
+    );
+    let opened = stored::decode(plain.as_bytes()).unwrap();
+    assert_eq!(opened.durable.epoch, EndpointEpoch(0));
+    assert_eq!(opened.durable.term, Term(5));
+}

@@ -15,6 +15,8 @@ pub(crate) const REVOKED: &str = "58R01";
 pub(crate) const NO_KEY: &str = "58R02";
 /// What is stored cannot be relied on.
 pub(crate) const DAMAGED: &str = "58R03";
+/// A later start of the endpoint was given a vote (C1). `compute::proposer::link` reads it.
+const OVERTAKEN: &str = "58R05";
 const NO_WAL: &str = "58P01";
 const INTERNAL: &str = "XX000";
 
@@ -153,6 +155,15 @@ impl From<TimelineError> for QueryError {
                 format!("{error}; this node takes no part in it, the others have the WAL"),
             ),
             _ => Self::refused(INTERNAL, error),
+        }
+    }
+}
+
+impl From<Refused> for QueryError {
+    fn from(refused: Refused) -> Self {
+        match &refused {
+            Refused::Acceptor(Refusal::Epoch { .. }) => Self::refused(OVERTAKEN, refused),
+            _ => Self::refused(INTERNAL, refused),
         }
     }
 }

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use ids::{Lsn, Term};
 use keyring::{Keyring, TenantKeys};
 use pg::wire::wal_push::{PageserverFeedback, ToAcceptor, ToProposer};
+use quorum::EndpointEpoch;
 use service::task::Shutdown;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -72,7 +73,7 @@ pub struct Timeline {
 }
 
 enum Request {
-    Message(ToAcceptor, oneshot::Sender<Answers>),
+    Message(EndpointEpoch, ToAcceptor, oneshot::Sender<Answers>),
     Read(Range<Lsn>, oneshot::Sender<Result<Bytes, TimelineError>>),
     BackedUp(Lsn, oneshot::Sender<()>),
     RemoteConsistent(Lsn),
@@ -133,23 +134,20 @@ impl Timeline {
         &self.keys
     }
 
-    /// Hands the acceptor one message. The answers come in the order of the messages.
+    /// Hands the acceptor one message of a proposer of this epoch (C1). The answers come in the
+    /// order of the messages.
     ///
     /// # Errors
     /// [`TimelineError::Closed`].
-    pub async fn submit(&self, message: ToAcceptor) -> Result<Pending, TimelineError> {
+    pub async fn submit(
+        &self,
+        epoch: EndpointEpoch,
+        message: ToAcceptor,
+    ) -> Result<Pending, TimelineError> {
         let (answer, answered) = oneshot::channel();
-        self.request(Request::Message(message, answer)).await?;
+        let request = Request::Message(epoch, message, answer);
+        self.request(request).await?;
         Ok(answered)
-    }
-
-    /// Gives the acceptor one message and waits for what it leads to.
-    ///
-    /// # Errors
-    /// [`TimelineError::Closed`].
-    pub async fn handle(&self, message: ToAcceptor) -> Result<Answers, TimelineError> {
-        let answered = self.submit(message).await?;
-        answered.await.map_err(|_| TimelineError::Closed)
     }
 
     /// Reads WAL.

@@ -114,8 +114,8 @@ impl Task {
         let mut next = Some(first);
         while let Some(request) = next {
             match request {
-                Request::Message(message, answer) => {
-                    self.message(message, answer, &mut batch).await?;
+                Request::Message(epoch, message, answer) => {
+                    self.message(epoch, message, answer, &mut batch).await?;
                 }
                 Request::Read(range, answer) => {
                     let read = self.read(range).await;

@@ -7,15 +7,15 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use ids::{TenantId, Term, TimelineId};
 use pg::wire::wal_push::{AppendAnswer, PageserverFeedback, ToAcceptor, ToProposer};
+use quorum::EndpointEpoch;
 use service::libpq::{Conn, QueryError, WireError};
 
 use tokio::sync::watch;
 
-use super::{PROTOCOL, UNSUPPORTED, option};
+use super::{PROTOCOL, SYNTAX, UNSUPPORTED, option};
 use crate::timeline::{Answers, Pending, Position, Timeline, TimelineError};
 use crate::timelines::{AccessError, Timelines};
 
-const INTERNAL: &str = "XX000";
 /// `object_not_in_prerequisite_state`
 const SUPERSEDED: &str = "55000";
 /// Messages under way. What a proposer sends beyond waits in its socket.
@@ -35,6 +35,7 @@ pub(super) async fn run(
         return Err(QueryError::refused(UNSUPPORTED, message));
     }
     let create = option(options, "allow_timeline_creation") != Some("false");
+    let epoch = endpoint_epoch(options)?;
     conn.copy_both().await?;
     let Some(first) = conn.read_copy().await? else {
         return Ok(());
@@ -57,12 +58,22 @@ pub(super) async fn run(
         pending: FuturesOrdered::new(),
         last: None,
         term: Term(0),
+        epoch,
     }
     .run(conn, first)
     .await?;
     conn.copy_done();
     conn.command_complete("COPY 0");
     Ok(())
+}
+
+/// C1. A proposer that counts no starts, as Neon's, is of epoch 0.
+fn endpoint_epoch(options: &str) -> Result<EndpointEpoch, QueryError> {
+    let Some(epoch) = option(options, "endpoint_epoch") else {
+        return Ok(EndpointEpoch::default());
+    };
+    let bad = |_| QueryError::refused(SYNTAX, "endpoint_epoch is not a number");
+    epoch.parse().map(EndpointEpoch).map_err(bad)
 }
 
 fn decode(bytes: Bytes) -> Result<ToAcceptor, QueryError> {
@@ -76,6 +87,8 @@ struct Stream<'a> {
     last: Option<AppendAnswer>,
     /// The highest term that this proposer has named.
     term: Term,
+    /// Which start of its endpoint it is (C1).
+    epoch: EndpointEpoch,
 }
 
 impl Stream<'_> {
@@ -132,7 +145,7 @@ impl Stream<'_> {
             ToAcceptor::Elected(m) => m.term,
             ToAcceptor::Append(m) => m.term,
         });
-        match self.timeline.submit(message).await {
+        match self.timeline.submit(self.epoch, message).await {
             Ok(pending) => self.pending.push_back(pending),
             // Ended: the loop says why.
             Err(_) => return Ok(()),
@@ -148,8 +161,7 @@ impl Stream<'_> {
             }
         }
         if let Some(refusal) = answers.refusal {
-            let refusal = QueryError::refused(INTERNAL, refusal);
-            return Err(close(conn, refusal).await);
+            return Err(close(conn, refusal.into()).await);
         }
         Ok(conn.flush().await?)
     }

@@ -28,7 +28,7 @@ const SEGMENT: u64 = 16 << 20;
 /// So near to a border that a few records cross it.
 pub(crate) const START: Lsn = Lsn(3 * SEGMENT - 20_000);
 pub(crate) const BORDER: Lsn = Lsn(3 * SEGMENT);
-const PUSH: &str = "START_WAL_PUSH (proto_version '3', allow_timeline_creation 'true')";
+const PUSH: &str = "START_WAL_PUSH (proto_version '3', allow_timeline_creation 'true'";
 const SHAPE: WalShape = WalShape {
     version: PgMajor::V15,
     segment_bytes: SEGMENT,
@@ -107,8 +107,13 @@ impl Server {
 
     /// The stream of a proposer that has said nothing.
     pub(crate) async fn push(&self) -> Result<CopyStream, String> {
+        self.push_with("").await
+    }
+
+    /// The same, with more options, each after a comma.
+    pub(crate) async fn push_with(&self, more: &str) -> Result<CopyStream, String> {
         let client = self.connect("", "").await?;
-        let copy = client.query_copy_both(PUSH).await;
+        let copy = client.query_copy_both(&format!("{PUSH}{more})")).await;
         copy.map_err(|error| error.to_string())
     }
 
@@ -170,7 +175,11 @@ pub(crate) struct Push {
 impl Push {
     /// Greets, wins `term` and begins where the log ends.
     pub(crate) async fn begin(server: &Server, term: u64) -> Result<(Self, VoteAnswer), String> {
-        let copy = server.push().await?;
+        Self::win(server.push().await?, term).await
+    }
+
+    /// The same, over a stream that has said nothing.
+    pub(crate) async fn win(copy: CopyStream, term: u64) -> Result<(Self, VoteAnswer), String> {
         let term = Term(term);
         let mut push = Self { copy, term };
         let greeting = ProposerGreeting {

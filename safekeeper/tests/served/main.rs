@@ -125,6 +125,36 @@ async fn the_connection_of_an_older_term_ends_when_a_newer_one_is_voted_for() {
     server.stop().await;
 }
 
+/// C1: over a restart too, and a proposer that counts no starts is of epoch 0.
+#[tokio::test]
+async fn a_start_from_before_one_that_was_voted_for_gets_no_vote() {
+    let root = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path(), Gate(None)).await;
+    let begin = async |server: &Server, term, more: &str| {
+        Push::win(server.push_with(more).await?, term).await
+    };
+    let (mut first, _) = begin(&server, 1, "").await.unwrap();
+    first.commit(&Wal::new(&[10])).await;
+    begin(&server, 2, ", endpoint_epoch '7'").await.unwrap();
+    server.stop().await;
+
+    let server = Server::start(root.path(), Gate(None)).await;
+    for older in ["", ", endpoint_epoch '6'"] {
+        let refused = begin(&server, 9, older).await.map(drop).unwrap_err();
+        assert!(refused.contains("58R05"), "{refused}");
+        assert!(refused.contains("epoch 7, of a later start"), "{refused}");
+    }
+    let bad = begin(&server, 9, ", endpoint_epoch 'x'").await.map(drop);
+    assert!(bad.unwrap_err().contains("endpoint_epoch"));
+    for same_or_newer in [(3, '7'), (4, '8')] {
+        let (term, epoch) = same_or_newer;
+        let more = format!(", endpoint_epoch '{epoch}'");
+        let (_, vote) = begin(&server, term, &more).await.unwrap();
+        assert!(vote.given, "epoch {epoch}");
+    }
+    server.stop().await;
+}
+
 /// The mark proves that the last acknowledged frame had been synced.
 #[tokio::test]
 async fn an_idle_log_gets_a_mark() {

@@ -5,7 +5,8 @@
 //!   A3  nothing below the commit position is cut off;
 //!   A4  WAL of a term is taken only after "elected" of that term, without gap or overwrite;
 //!   A5  a node that doubts its log gives no vote until it is admitted again, and takes nothing
-//!       before it has begun its log anew.
+//!       before it has begun its log anew;
+//!   A6  an endpoint epoch below the highest that was voted for gets no vote, over restarts (C1).
 
 use bytes::Bytes;
 use ids::{Generation, Lsn, NodeId, Term};
@@ -20,9 +21,15 @@ use crate::History;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
-/// The count of starts of an endpoint (C1): a lower one gets no vote.
+/// The count of starts of an endpoint (C1): a lower one gets no vote. 0 where nobody counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EndpointEpoch(pub u64);
+
+impl std::fmt::Display for EndpointEpoch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
 
 /// What must survive a crash beside the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -156,6 +163,14 @@ pub enum Refusal {
     /// The history is not one.
     #[error("the history of terms is malformed")]
     History,
+    /// A later start of the endpoint was given a vote (A6).
+    #[error("endpoint epoch {theirs} gets no vote: epoch {ours}, of a later start, has one here")]
+    Epoch {
+        /// The proposer's.
+        theirs: EndpointEpoch,
+        /// The highest that was voted for.
+        ours: EndpointEpoch,
+    },
     /// This node doubts its log (A5).
     #[error("safekeeper {0} is a learner: its log was damaged or restored")]
     Learner(NodeId),
@@ -342,7 +357,11 @@ impl Acceptor {
         out: &mut Vec<Action>,
     ) -> Result<(), Refusal> {
         self.same_generation("VoteRequest", m.generation)?;
-        let promised = m.term > self.state.term && epoch >= self.state.epoch;
+        if epoch < self.state.epoch {
+            let (theirs, ours) = (epoch, self.state.epoch);
+            return Err(Refusal::Epoch { theirs, ours });
+        }
+        let promised = m.term > self.state.term;
         // A learner follows whoever wins without it (A5).
         let given = promised && !self.state.learner;
         if promised {

@@ -40,7 +40,14 @@ fn a_vote_waits_for_its_record_and_a_lower_endpoint_epoch_gets_none() {
             ..
         }
     ));
-    assert!(!given(&ask(&mut acceptor, 4, vote(2))), "C1");
+    let Action::Persist { state, .. } = &actions[0] else {
+        panic!("{actions:?}");
+    };
+    let stored = (state.term, state.epoch);
+    assert_eq!(stored, (Term(1), EndpointEpoch(5)), "one write holds both");
+    let (theirs, ours) = (EndpointEpoch(4), EndpointEpoch(5));
+    let refused = [Action::Close(Refusal::Epoch { theirs, ours })];
+    assert_eq!(ask(&mut acceptor, 4, vote(2)), refused, "A6");
     assert!(!given(&ask(&mut acceptor, 5, vote(1))), "A1");
     assert!(given(&ask(&mut acceptor, 5, vote(3))));
 }

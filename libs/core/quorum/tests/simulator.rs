@@ -1,20 +1,22 @@
 //! A cluster of the real acceptors and proposers in one thread, driven by a seed. Messages are
 //! lost, repeated and reordered; nodes crash and lose what was not durable; proposers are
-//! replaced. The checkers know nothing of the protocol.
+//! replaced, now and then by one of an earlier start. The checkers know nothing of the protocol.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests fail by panicking
 
 use std::collections::BTreeMap;
 
 use ids::{Lsn, NodeId, TenantId, Term, TimelineId};
 use pg::wire::wal_push::{ToAcceptor, ToProposer};
-use quorum::{Acceptor, Action, Durable, Effect, EndpointEpoch, Proposer, ProposerConfig, Ticket};
+use quorum::{
+    Acceptor, Action, Durable, Effect, EndpointEpoch, Proposer, ProposerConfig, Refusal, Ticket,
+};
 
 const START: u64 = 0x1000;
 
 #[test]
 fn acknowledged_wal_survives_any_minority() {
     let count = std::env::var("REDOUBT_SIM_SEEDS").map_or(300, |n| n.parse().unwrap());
-    let (mut committed, mut from_donors, mut rejoined) = (0, 0, 0);
+    let (mut committed, mut from_donors, mut rejoined, mut overtaken) = (0, 0, 0, 0);
     for seed in 0..count {
         let run = std::panic::catch_unwind(|| {
             let mut cluster = Cluster::new(seed, [3, 3, 5, 1][(seed % 4) as usize]);
@@ -23,14 +25,17 @@ fn acknowledged_wal_survives_any_minority() {
                 cluster.check.committed.len(),
                 cluster.from_donors,
                 cluster.rejoined,
+                cluster.overtaken,
             )
         });
-        let (bytes, donors, back) = run.unwrap_or_else(|_| panic!("failed at seed {seed}"));
+        let (bytes, donors, back, older) = run.unwrap_or_else(|_| panic!("failed at seed {seed}"));
         committed += bytes;
         from_donors += donors;
         rejoined += back;
+        overtaken += older;
     }
     assert!(rejoined as u64 > count / 4, "{rejoined} learners rejoined");
+    assert!(overtaken as u64 > count / 4, "{overtaken} starts overtaken");
     assert!(from_donors as u64 > count / 4, "{from_donors} donors asked");
     // A simulator in which nothing happens proves nothing.
     assert!(
@@ -55,13 +60,22 @@ enum Message {
 struct Cluster {
     random: Random,
     nodes: BTreeMap<NodeId, Node>,
-    proposers: Vec<(Proposer, bool)>,
+    proposers: Vec<Starter>,
     network: Vec<(usize, NodeId, Message)>,
     check: Check,
     /// How often WAL that a proposer had forgotten came from a donor.
     from_donors: usize,
     /// How often a node that had lost its log came to vote again.
     rejoined: usize,
+    /// How often a start was told that a later one has a vote.
+    overtaken: usize,
+}
+
+/// A start of the endpoint.
+struct Starter {
+    proposer: Proposer,
+    epoch: EndpointEpoch,
+    lost: bool,
 }
 
 impl Cluster {
@@ -89,6 +103,7 @@ impl Cluster {
             check,
             from_donors: 0,
             rejoined: 0,
+            overtaken: 0,
         };
         cluster.replace_proposer();
         cluster
@@ -131,7 +146,8 @@ impl Cluster {
                 }
                 let n = self.nodes.get_mut(&node).unwrap();
                 let mut out = Vec::new();
-                n.acceptor.handle(EndpointEpoch(p as u64), m, &mut out);
+                let epoch = self.proposers[p].epoch;
+                n.acceptor.handle(epoch, m, &mut out);
                 n.queue.extend(out.into_iter().map(|a| (p, a)));
             }
             Message::Up(m) => {
@@ -139,7 +155,7 @@ impl Cluster {
                     self.network.push((p, node, Message::Up(m.clone())));
                 }
                 let mut out = Vec::new();
-                self.proposers[p].0.handle(node, m, &mut out);
+                self.proposers[p].proposer.handle(node, m, &mut out);
                 self.effects(p, out);
             }
         }
@@ -176,6 +192,15 @@ impl Cluster {
                 Action::Send { message, after } => {
                     assert!(after <= Some(n.durable), "sent before its write");
                     self.network.push((p, node, Message::Up(message)));
+                }
+                Action::Close(Refusal::Epoch { theirs, ours }) => {
+                    assert!(
+                        n.disk.0.epoch >= ours,
+                        "refused before the vote was durable"
+                    );
+                    assert_eq!(theirs, self.proposers[p].epoch);
+                    self.proposers[p].lost = true;
+                    self.overtaken += 1;
                 }
                 Action::Close(_) => {}
             }
@@ -226,15 +251,17 @@ impl Cluster {
         self.network.retain(|(_, of, _)| *of != node);
         for p in 0..self.proposers.len() {
             let mut out = Vec::new();
-            self.proposers[p].0.connected(node, &mut out);
+            self.proposers[p].proposer.connected(node, &mut out);
             self.effects(p, out);
         }
     }
 
     fn reconnect(&mut self, node: NodeId) {
-        let p = self.proposers.len() - 1;
+        // The newest that was not told that it is over.
+        let last = self.proposers.iter().rposition(|s| !s.lost);
+        let p = last.unwrap_or(self.proposers.len() - 1);
         let mut out = Vec::new();
-        self.proposers[p].0.connected(node, &mut out);
+        self.proposers[p].proposer.connected(node, &mut out);
         self.effects(p, out);
     }
 
@@ -250,7 +277,18 @@ impl Cluster {
         });
         // So little that nodes which are behind need donors.
         let proposer = proposer.keeping(self.random.below(600) as u64);
-        self.proposers.push((proposer, false));
+        // Mostly a new start, sometimes the same or an older one that comes back.
+        let newest = self.proposers.iter().map(|s| s.epoch.0).max();
+        let newest = newest.unwrap_or_default();
+        let epoch = match self.random.below(3) {
+            0 => EndpointEpoch(newest.saturating_sub(self.random.below(3) as u64)),
+            _ => EndpointEpoch(newest + 1),
+        };
+        self.proposers.push(Starter {
+            proposer,
+            epoch,
+            lost: false,
+        });
         (1..=self.nodes.len() as u64).for_each(|n| self.reconnect(NodeId(n)));
     }
 
@@ -259,7 +297,7 @@ impl Cluster {
         let p = self.proposers.len() - 1 - self.random.below(2).min(self.proposers.len() - 1);
         let wal: Vec<u8> = (0..100).map(|_| self.random.next() as u8).collect();
         let mut out = Vec::new();
-        let (proposer, lost) = &mut self.proposers[p];
+        let Starter { proposer, lost, .. } = &mut self.proposers[p];
         if !*lost {
             proposer.offer(proposer.end(), &wal, &mut out);
         }
@@ -269,7 +307,7 @@ impl Cluster {
     fn heartbeat(&mut self) {
         let p = self.random.below(self.proposers.len());
         let mut out = Vec::new();
-        self.proposers[p].0.heartbeat(&mut out);
+        self.proposers[p].proposer.heartbeat(&mut out);
         self.effects(p, out);
     }
 
@@ -277,7 +315,9 @@ impl Cluster {
         for effect in effects {
             match effect {
                 Effect::Send(node, m) => self.network.push((p, node, Message::Down(m))),
-                Effect::Won { term, start } => self.check.won(term, start),
+                Effect::Won { term, start } => {
+                    self.check.won(term, start, self.proposers[p].epoch);
+                }
                 Effect::Committed(lsn) => {
                     let logs: Vec<_> = self.nodes.values().map(|n| n.disk.1.clone()).collect();
                     self.check.commit(p, lsn, &logs);
@@ -289,10 +329,11 @@ impl Cluster {
                         continue;
                     };
                     let (wal, mut out) = (wal.to_vec().into(), Vec::new());
-                    self.proposers[p].0.supply(to, range.start, &wal, &mut out);
+                    let proposer = &mut self.proposers[p].proposer;
+                    proposer.supply(to, range.start, &wal, &mut out);
                     self.effects(p, out);
                 }
-                Effect::Lost(_) => self.proposers[p].1 = true,
+                Effect::Lost(_) => self.proposers[p].lost = true,
                 Effect::Feedback(_) | Effect::Disconnect(_) => {}
             }
         }
@@ -303,18 +344,21 @@ impl Cluster {
 #[derive(Default)]
 struct Check {
     committed: Vec<u8>,
-    leaders: BTreeMap<Term, Lsn>,
+    leaders: BTreeMap<Term, (Lsn, EndpointEpoch)>,
     by_proposer: BTreeMap<usize, Lsn>,
 }
 
 impl Check {
-    /// Election safety: one winner for each term, whose log has all that was committed.
-    fn won(&mut self, term: Term, start: Lsn) {
+    /// Election safety: one winner for each term, whose log has all that was committed. No start
+    /// wins a term above one that a later start has won, and none below an earlier one's (C1).
+    fn won(&mut self, term: Term, start: Lsn, epoch: EndpointEpoch) {
         assert_eq!(
-            self.leaders.insert(term, start),
+            self.leaders.insert(term, (start, epoch)),
             None,
             "two winners of term {term}"
         );
+        let epochs = self.leaders.values().map(|(_, epoch)| epoch);
+        assert!(epochs.is_sorted(), "an older start has stolen term {term}");
         if *self.leaders.last_key_value().unwrap().0 == term {
             let end = START + self.committed.len() as u64;
             assert!(start.0 >= end, "committed WAL above {start} is gone");

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use ids::Lsn;
 use pg::wire::wal_push::{ToAcceptor, ToProposer};
-use quorum::{Action, Ticket};
+use quorum::{Action, EndpointEpoch, Ticket};
 use tokio::sync::{oneshot, watch};
 
 use super::Task;
@@ -83,6 +83,7 @@ impl Task {
 
     pub(super) async fn message(
         &mut self,
+        epoch: EndpointEpoch,
         mut message: ToAcceptor,
         to: oneshot::Sender<Answers>,
         batch: &mut Batch,
@@ -98,8 +99,6 @@ impl Task {
             return Ok(());
         }
         let mut actions = Vec::new();
-        // No endpoint names its epoch yet (C1).
-        let epoch = quorum::EndpointEpoch(0);
         self.acceptor.handle(epoch, message, &mut actions);
         self.act(actions, batch).await
     }
