@@ -1,8 +1,9 @@
-//! Finished segments of WAL in the bucket, sealed.
+//! WAL in the bucket, sealed: finished segments, and the beginning of the one that is not (D8).
 //!
-//! A segment is one object whose plaintext ends at the segment's border; it is shorter than a
-//! segment only where the timeline begins inside it. Committed bytes are unique, so any copy of a
-//! segment will do (D5), whichever safekeeper has put it there.
+//! A segment is one object whose plaintext ends at the segment's border, or at the position that a
+//! beginning's name says; it is shorter than that only where the timeline begins inside the
+//! segment. Committed bytes are unique, so any copy will do (D5), whichever safekeeper has put it
+//! there, and of two beginnings the longer one has all of the other.
 
 use std::ops::Range;
 
@@ -12,7 +13,7 @@ use keyring::TenantKeys;
 use sealed::ObjectKind;
 use sealed::object::{Expected, ObjectSpec};
 use service::entropy::OsEntropy;
-use store::names::{Cell, parse_segment};
+use store::names::{Cell, parse_partial_segment, parse_segment};
 use store::{
     Bucket, GetError, ProbeError, PutError, SealedGetError, SealedObject, SealedPutError,
     SealedStore,
@@ -47,10 +48,26 @@ impl From<GetError> for ArchiveError {
     }
 }
 
-/// A sealed segment on its way: a put that is tried again puts the same bytes (D3).
+/// Sealed WAL on its way: a put that is tried again puts the same bytes (D3).
 pub struct Upload {
+    range: Range<Lsn>,
     name: String,
     sealed: Bytes,
+}
+
+impl Upload {
+    /// What it holds.
+    #[must_use]
+    pub fn range(&self) -> Range<Lsn> {
+        self.range.clone()
+    }
+}
+
+/// An object of WAL, by its name.
+struct Stored {
+    name: String,
+    kind: ObjectKind,
+    end: Lsn,
 }
 
 /// A segment that is read.
@@ -74,7 +91,7 @@ impl Archive {
         self.bucket.probe().await
     }
 
-    /// Whether the segment is there and is sealed for this timeline.
+    /// Whether WAL of `range`, which lies in one segment, is there and is sealed for this timeline.
     ///
     /// # Errors
     /// [`ArchiveError::Get`].
@@ -82,11 +99,11 @@ impl Archive {
         &self,
         keys: &TenantKeys,
         timeline: TimelineId,
-        segment: u64,
-        start: Lsn,
+        range: &Range<Lsn>,
     ) -> Result<bool, ArchiveError> {
-        match self.open(keys, timeline, segment).await {
-            Ok(found) => Ok(found.range.start <= start),
+        let last = Lsn(range.end.0.saturating_sub(1).max(range.start.0));
+        match self.open(keys, timeline, last).await {
+            Ok(found) => Ok(found.range.start <= range.start),
             Err(ArchiveError::Missing(_)) => Ok(false),
             // A bad copy is one more reason to put a good one.
             Err(ArchiveError::Get(SealedGetError::Damaged { name, source })) => {
@@ -97,7 +114,7 @@ impl Archive {
         }
     }
 
-    /// Seals a whole segment, all of it committed (D5).
+    /// Seals a whole segment or its beginning, all of it committed (D5).
     ///
     /// # Errors
     /// The keys.
@@ -106,14 +123,23 @@ impl Archive {
         keys: &TenantKeys,
         timeline: TimelineId,
         generation: Generation,
-        segment: u64,
+        range: Range<Lsn>,
         wal: &[u8],
     ) -> Result<Upload, SealedPutError> {
-        let file_id = sealed::new_file_id(&mut OsEntropy);
-        let name = self.cell.segment(keys.tenant(), timeline, segment, file_id);
+        let (tenant, file_id) = (keys.tenant(), sealed::new_file_id(&mut OsEntropy));
+        let segment = range.start.segment(SEGMENT_BYTES);
+        let (kind, name) = if range.end == border(segment) {
+            let name = self.cell.segment(tenant, timeline, segment, file_id);
+            (ObjectKind::RemoteWal, name)
+        } else {
+            let cell = &self.cell;
+            let name = cell.partial_segment(tenant, timeline, segment, range.end, file_id);
+            (ObjectKind::RemotePartialWal, name)
+        };
+        assert_eq!(range.end - range.start, wal.len() as u64, "D5");
         let spec = ObjectSpec {
-            kind: ObjectKind::RemoteWal,
-            tenant: keys.tenant(),
+            kind,
+            tenant,
             timeline,
             generation,
             name: name.clone(),
@@ -123,7 +149,11 @@ impl Archive {
         };
         let store = SealedStore::new(self.bucket.clone(), keys.clone());
         let sealed = store.seal(&spec, wal).await?;
-        Ok(Upload { name, sealed })
+        Ok(Upload {
+            range,
+            name,
+            sealed,
+        })
     }
 
     /// Puts what was sealed.
@@ -135,7 +165,34 @@ impl Archive {
         self.bucket.put_if_absent(&upload.name, bytes).await
     }
 
-    /// Opens a copy of the segment. One that is damaged does not hide another.
+    /// Removes beginnings of segments that are in the bucket up to `whole`, and those that the
+    /// beginning up to `end` has replaced, which is there (D5, D8).
+    ///
+    /// # Errors
+    /// The bucket; what was not removed is asked for again with the next one.
+    pub async fn remove_replaced(
+        &self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        whole: Lsn,
+        end: Lsn,
+    ) -> Result<(), GetError> {
+        for stored in self.stored(tenant, timeline).await? {
+            let same = stored.end.segment(SEGMENT_BYTES) == end.segment(SEGMENT_BYTES);
+            let replaced = stored.end <= whole || (same && stored.end < end);
+            if stored.kind == ObjectKind::RemotePartialWal && replaced {
+                match self.bucket.delete(&stored.name).await {
+                    // Another safekeeper was first.
+                    Ok(()) | Err(GetError::NotFound(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a copy of WAL at `at`: of the segment, or of its longest beginning. One that is
+    /// damaged does not hide another.
     ///
     /// # Errors
     /// [`ArchiveError`].
@@ -143,24 +200,28 @@ impl Archive {
         &self,
         keys: &TenantKeys,
         timeline: TimelineId,
-        segment: u64,
+        at: Lsn,
     ) -> Result<Archived, ArchiveError> {
         let tenant = keys.tenant();
         let store = SealedStore::new(self.bucket.clone(), keys.clone());
-        let mut missing = ArchiveError::Missing(Lsn(segment.saturating_mul(SEGMENT_BYTES)));
-        for name in self.copies(tenant, timeline, segment).await? {
+        let mut missing = ArchiveError::Missing(at);
+        let segment_end = border(at.segment(SEGMENT_BYTES));
+        let mut copies = self.stored(tenant, timeline).await?;
+        copies.retain(|stored| at < stored.end && stored.end <= segment_end);
+        copies.sort_by_key(|stored| std::cmp::Reverse(stored.end));
+        for Stored { name, kind, end } in copies {
             let expected = Expected {
-                kind: ObjectKind::RemoteWal,
+                kind,
                 tenant,
                 timeline,
                 name,
             };
             match store.open(&expected).await {
-                Ok(object) if object.plaintext_len() <= SEGMENT_BYTES => {
-                    return Ok(Archived::new(object, segment));
-                }
-                // Not one of ours: no segment is longer.
-                Ok(_) => {}
+                Ok(object) => match Archived::new(object, end) {
+                    Some(archived) if archived.covers(at) => return Ok(archived),
+                    // It begins later, or is not one of ours.
+                    _ => {}
+                },
                 Err(error @ SealedGetError::Damaged { .. }) => missing = error.into(),
                 Err(SealedGetError::Get(GetError::NotFound(_))) => {}
                 Err(error) => return Err(error.into()),
@@ -169,28 +230,42 @@ impl Archive {
         Err(missing)
     }
 
-    async fn copies(
+    async fn stored(
         &self,
         tenant: TenantId,
         timeline: TimelineId,
-        segment: u64,
-    ) -> Result<Vec<String>, ArchiveError> {
+    ) -> Result<Vec<Stored>, GetError> {
         let directory = self.cell.wal(tenant, timeline);
         let found = self.bucket.list_directory(&directory).await?;
-        let names = found.into_iter().map(|object| object.name);
-        let of_segment = |name: &String| parse_segment(name).is_some_and(|(s, _)| s == segment);
-        Ok(names.filter(of_segment).collect())
+        let known = found.into_iter().filter_map(|object| {
+            let name = object.name;
+            let (kind, end) = match (parse_segment(&name), parse_partial_segment(&name)) {
+                (Some((segment, _)), _) => (ObjectKind::RemoteWal, border(segment)),
+                // What does not end inside its segment is not one of ours.
+                (None, Some(p)) if p.end.segment(SEGMENT_BYTES) == p.segment => {
+                    (ObjectKind::RemotePartialWal, p.end)
+                }
+                _ => return None,
+            };
+            Some(Stored { name, kind, end })
+        });
+        Ok(known.collect())
     }
 }
 
+/// Where a segment ends.
+fn border(segment: u64) -> Lsn {
+    Lsn(segment.saturating_add(1).saturating_mul(SEGMENT_BYTES))
+}
+
 impl Archived {
-    fn new(object: SealedObject, segment: u64) -> Self {
-        let end = Lsn(segment.saturating_add(1).saturating_mul(SEGMENT_BYTES));
-        let start = Lsn(end.0.saturating_sub(object.plaintext_len()));
-        Self {
-            object,
-            range: start..end,
-        }
+    /// `None` where it is longer than a segment that ends there.
+    fn new(object: SealedObject, end: Lsn) -> Option<Self> {
+        let start = Lsn(end.0.checked_sub(object.plaintext_len())?);
+        let last = Lsn(end.0.checked_sub(1)?);
+        let range = start..end;
+        let in_one = start.segment(SEGMENT_BYTES) == last.segment(SEGMENT_BYTES);
+        in_one.then_some(Self { object, range })
     }
 
     /// Whether it has the byte at `at`.

@@ -16,6 +16,9 @@ use store::{Bucket, BucketConfig, OpenBucketError};
 
 use crate::archive::Archive;
 
+/// With what some nodes wait in addition, and an upload, this is a minute (D8).
+const TAIL_MS_MAX: u64 = 40_000;
+
 /// What the file says. It has no `Debug`: it may carry a key.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,6 +49,10 @@ pub struct Config {
     pub development_kek: Option<String>,
     /// Where finished segments go. Without it WAL stays on this node, all of it.
     pub bucket: Option<BucketConfig>,
+    /// How long committed WAL waits for its segment to be finished before its beginning goes to
+    /// the bucket (D8).
+    #[serde(default = "defaults::tail_ms")]
+    pub tail_ms: u64,
     /// Between two renewals of a lease (K2).
     #[serde(default = "defaults::lease_renew_ms")]
     pub lease_renew_ms: u64,
@@ -67,6 +74,10 @@ mod defaults {
 
     pub(super) fn cell() -> String {
         "dev".to_owned()
+    }
+
+    pub(super) const fn tail_ms() -> u64 {
+        30_000
     }
 
     pub(super) const fn lease_renew_ms() -> u64 {
@@ -105,6 +116,9 @@ pub enum ConfigRefused {
     /// The keymanagers.
     #[error("keymanagers cannot be used: {0}")]
     Keymanagers(#[source] Box<ClientError>),
+    /// Committed WAL would be on safekeepers alone for too long.
+    #[error("tail_ms {0} is too long: {TAIL_MS_MAX} at most")]
+    Tail(u64),
     /// The identity.
     #[error(transparent)]
     Identity(#[from] TlsError),
@@ -156,6 +170,17 @@ impl Config {
             beyond_loopback: true,
         };
         Ok((listen(self.listen), listen(self.http)))
+    }
+
+    /// See `tail_ms`.
+    ///
+    /// # Errors
+    /// [`ConfigRefused::Tail`].
+    pub fn tail(&self) -> Result<Duration, ConfigRefused> {
+        match self.tail_ms <= TAIL_MS_MAX {
+            true => Ok(Duration::from_millis(self.tail_ms)),
+            false => Err(ConfigRefused::Tail(self.tail_ms)),
+        }
     }
 
     /// The keys of all tenants.

@@ -5,6 +5,7 @@ pub mod acceptor_record;
 pub mod access;
 pub mod archive;
 pub mod config;
+mod exposure;
 pub mod framing;
 pub mod http;
 mod metrics;

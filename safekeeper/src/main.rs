@@ -48,6 +48,7 @@ async fn main() -> anyhow::Result<()> {
         root: config.data_directory.clone(),
         ring,
         archive,
+        tail: config.tail()?,
     };
     let timelines = Arc::new(Timelines::new(node, shutdown.clone())?);
     let commands = Commands::new(Arc::clone(&timelines), gate.clone());

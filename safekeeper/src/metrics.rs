@@ -14,6 +14,8 @@ pub(crate) struct Metrics {
     pub(crate) appends: IntCounter,
     /// Segments that this node has brought into the bucket.
     pub(crate) segments_offloaded: IntCounter,
+    /// Beginnings of segments that this node has brought into the bucket (D8).
+    pub(crate) tails_offloaded: IntCounter,
     /// Timelines whose log came into doubt (A5).
     pub(crate) doubts: IntCounter,
 }
@@ -26,6 +28,10 @@ pub(crate) fn metrics() -> &'static Metrics {
         wal_writes: counter("wal_writes_total", "Writes of WAL, each with its sync"),
         appends: counter("appends_total", "Appends of proposers"),
         segments_offloaded: counter("segments_offloaded_total", "Segments put into the bucket"),
+        tails_offloaded: counter(
+            "tails_offloaded_total",
+            "Beginnings of segments put into it",
+        ),
         doubts: counter("doubts_total", "Timelines whose log came into doubt"),
     })
 }

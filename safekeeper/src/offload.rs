@@ -1,15 +1,18 @@
-//! Brings finished segments into the bucket, in their order.
+//! Brings finished segments into the bucket, in their order, and the beginning of the next where it
+//! is not finished in time (D8).
 
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use ids::Lsn;
+use service::clock::boottime;
 use service::task::Shutdown;
 use store::{PutError, SealedPutError};
 
 use crate::archive::{Archive, ArchiveError, Upload};
 use crate::metrics::metrics;
-use crate::timeline::{Timeline, TimelineError};
+use crate::timeline::{Position, Timeline, TimelineError};
 use crate::wal_store::SEGMENT_BYTES;
 
 const RETRY: Duration = Duration::from_secs(5);
@@ -28,76 +31,159 @@ enum OffloadError {
     Put(#[from] PutError),
 }
 
-/// Offloads until the timeline ends.
-pub(crate) async fn keep(timeline: Timeline, archive: Archive, stop: Shutdown) {
+/// Offloads until the timeline ends. What is committed waits for `tail` at most, and a little
+/// longer on some nodes, so that one of them does it for all.
+pub(crate) async fn keep(timeline: Timeline, archive: Archive, tail: Duration, stop: Shutdown) {
+    let turn = u32::try_from(timeline.place().node.0 % 4).unwrap_or_default();
+    let patience = tail + tail / 8 * turn;
     tokio::select! {
         () = stop.requested() => {}
         // K6: what is half done is dropped with its plaintext.
         _ = timeline.ended() => {}
-        () = run(&timeline, &archive) => {}
+        () = run(&timeline, &archive, patience) => {}
     }
 }
 
-async fn run(timeline: &Timeline, archive: &Archive) {
+async fn run(timeline: &Timeline, archive: &Archive, patience: Duration) {
     let mut position = timeline.position();
-    let mut upload = None;
+    let (mut upload, mut looked) = (None, false);
     loop {
         let now = *position.borrow_and_update();
-        let Some((segment, start, end)) = next(now.backup.max(now.first), now.commit) else {
-            if position.changed().await.is_err() {
-                return;
+        let (range, look_only) = match next(&now, boottime(), patience) {
+            Next::Put(range) => (range, false),
+            // What was put before the process began is known from the bucket alone.
+            Next::Wait(range, _) if !looked => (range, true),
+            Next::Wait(_, wait) => {
+                tokio::select! {
+                    changed = position.changed() => if changed.is_err() { return },
+                    () = tokio::time::sleep(wait) => {}
+                }
+                continue;
             }
-            continue;
+            Next::Nothing => {
+                if position.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
         };
-        match offload(timeline, archive, segment, start..end, &mut upload).await {
-            Ok(()) => upload = None,
+        looked = true;
+        let segment = range.start.segment(SEGMENT_BYTES);
+        let offloaded = match look_only {
+            true => look(timeline, archive, &range).await,
+            false => offload(timeline, archive, range, &mut upload).await,
+        };
+        let id = timeline.place().timeline;
+        match offloaded {
+            Ok(None) => {}
+            Ok(Some(end)) => {
+                upload = None;
+                let told = position.wait_for(|p| p.backup.max(p.partial) >= end).await;
+                let Ok(whole) = told.map(|p| p.backup) else {
+                    return;
+                };
+                let tenant = timeline.keys().tenant();
+                let removed = archive.remove_replaced(tenant, id, whole, end).await;
+                if let Err(error) = removed {
+                    tracing::info!(timeline = %id, %error, "beginnings of segments are not removed");
+                }
+            }
             Err(error) => {
-                let id = timeline.place().timeline;
-                tracing::warn!(timeline = %id, segment, %error, "a segment is not in the bucket");
+                tracing::warn!(timeline = %id, segment, %error, "WAL is not brought into the bucket");
                 tokio::time::sleep(RETRY).await;
             }
         }
     }
 }
 
-/// The segment that WAL at `from` belongs to, where it is finished and committed (D5).
-fn next(from: Lsn, commit: Lsn) -> Option<(u64, Lsn, Lsn)> {
-    let segment = from.is_valid().then(|| from.segment(SEGMENT_BYTES))?;
-    let end = Lsn((segment + 1).saturating_mul(SEGMENT_BYTES));
-    (end <= commit).then_some((segment, from, end))
+/// What is to be done now.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// Bring this into the bucket: a finished segment, or the beginning of one.
+    Put(Range<Lsn>),
+    /// The same, unless it has got there otherwise within this time.
+    Wait(Range<Lsn>, Duration),
+    Nothing,
+}
+
+/// A segment goes once it is finished and committed, and its beginning once what is committed was
+/// exposed for `patience` (D5, D8).
+fn next(position: &Position, now: Duration, patience: Duration) -> Next {
+    let (from, commit) = (position.backup.max(position.first), position.commit);
+    if !from.is_valid() || commit <= from {
+        return Next::Nothing;
+    }
+    let border = Lsn((from.segment(SEGMENT_BYTES) + 1).saturating_mul(SEGMENT_BYTES));
+    if border <= commit {
+        return Next::Put(from..border);
+    }
+    match position.exposed {
+        None => Next::Nothing,
+        Some(since) => match (since + patience).checked_sub(now) {
+            Some(wait) if wait > Duration::ZERO => Next::Wait(from..commit, wait),
+            _ => Next::Put(from..commit),
+        },
+    }
+}
+
+/// Answers up to where the bucket has it; another safekeeper may have been first, or this one.
+async fn look(
+    timeline: &Timeline,
+    archive: &Archive,
+    range: &Range<Lsn>,
+) -> Result<Option<Lsn>, OffloadError> {
+    let (keys, id) = (timeline.keys(), timeline.place().timeline);
+    if !archive.holds(keys, id, range).await? {
+        return Ok(None);
+    }
+    tell(timeline, range.end).await?;
+    Ok(Some(range.end))
 }
 
 async fn offload(
     timeline: &Timeline,
     archive: &Archive,
-    segment: u64,
-    range: std::ops::Range<Lsn>,
+    range: Range<Lsn>,
     upload: &mut Option<Upload>,
-) -> Result<(), OffloadError> {
+) -> Result<Option<Lsn>, OffloadError> {
     let (keys, place) = (timeline.keys(), timeline.place());
-    // Another safekeeper may have been first: any copy will do.
-    let there = upload.is_none()
-        && archive
-            .holds(keys, place.timeline, segment, range.start)
-            .await?;
-    if !there {
-        // D3: sealed once, put until it is there.
-        let sealed = match upload {
-            Some(sealed) => sealed,
-            None => {
-                let wal = read(timeline, range.clone()).await?;
-                let sealed = archive.seal(keys, place.timeline, place.generation, segment, &wal);
-                upload.insert(sealed.await?)
-            }
-        };
-        timeline.check()?;
-        archive.put(sealed).await?;
-        metrics().segments_offloaded.inc();
+    if upload.is_none()
+        && let Some(end) = look(timeline, archive, &range).await?
+    {
+        return Ok(Some(end));
     }
-    Ok(timeline.backed_up(range.end).await?)
+    // D3: sealed once, put until it is there.
+    let sealed = match upload {
+        Some(sealed) => sealed,
+        None => {
+            let wal = read(timeline, range.clone()).await?;
+            let sealed = archive.seal(keys, place.timeline, place.generation, range, &wal);
+            upload.insert(sealed.await?)
+        }
+    };
+    timeline.check()?;
+    archive.put(sealed).await?;
+    let end = sealed.range().end;
+    match is_border(end) {
+        true => metrics().segments_offloaded.inc(),
+        false => metrics().tails_offloaded.inc(),
+    }
+    tell(timeline, end).await?;
+    Ok(Some(end))
 }
 
-async fn read(timeline: &Timeline, range: std::ops::Range<Lsn>) -> Result<BytesMut, TimelineError> {
+async fn tell(timeline: &Timeline, end: Lsn) -> Result<(), TimelineError> {
+    match is_border(end) {
+        true => timeline.backed_up(end).await,
+        false => timeline.partly_backed_up(end).await,
+    }
+}
+
+const fn is_border(lsn: Lsn) -> bool {
+    lsn.0.is_multiple_of(SEGMENT_BYTES)
+}
+
+async fn read(timeline: &Timeline, range: Range<Lsn>) -> Result<BytesMut, TimelineError> {
     let length = usize::try_from(range.end - range.start).unwrap_or_default();
     let mut wal = BytesMut::with_capacity(length);
     let mut at = range.start;
@@ -114,13 +200,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_finished_and_committed_segments_go() {
+    fn finished_segments_go_at_once_and_a_tail_when_it_was_exposed_for_long() {
         let border = |n: u64| Lsn(n * SEGMENT_BYTES);
+        let seconds = Duration::from_secs;
         let start = Lsn(5 * SEGMENT_BYTES + 100);
-        assert_eq!(next(Lsn(0), border(9)), None);
-        assert_eq!(next(start, Lsn(border(6).0 - 8)), None);
-        assert_eq!(next(start, border(6)), Some((5, start, border(6))));
-        assert_eq!(next(border(6), border(6)), None);
-        assert_eq!(next(border(6), border(8)), Some((6, border(6), border(7))));
+        let inside = Lsn(border(6).0 - 8);
+        let (none, at) = (None, Some(seconds(100)));
+        let wait = |range, s| Next::Wait(range, seconds(s));
+        //  first, backup,    commit,   exposed, now -> next
+        for (first, backup, commit, exposed, now, expected) in [
+            (Lsn(0), Lsn(0), border(9), none, 0, Next::Nothing),
+            (start, Lsn(0), start, none, 0, Next::Nothing),
+            (start, Lsn(0), inside, none, 0, Next::Nothing),
+            (start, Lsn(0), inside, at, 110, wait(start..inside, 20)),
+            (start, Lsn(0), inside, at, 130, Next::Put(start..inside)),
+            (
+                start,
+                Lsn(0),
+                border(6),
+                at,
+                100,
+                Next::Put(start..border(6)),
+            ),
+            (start, border(6), border(6), none, 0, Next::Nothing),
+            (
+                start,
+                border(6),
+                border(8),
+                none,
+                0,
+                Next::Put(border(6)..border(7)),
+            ),
+        ] {
+            let position = Position {
+                first,
+                backup,
+                commit,
+                exposed,
+                ..Position::default()
+            };
+            let found = next(&position, seconds(now), seconds(30));
+            assert_eq!(found, expected, "{position:?} at {now}");
+        }
     }
 }

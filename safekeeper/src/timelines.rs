@@ -146,6 +146,8 @@ pub struct Node {
     pub ring: Arc<Keyring>,
     /// Where finished segments go.
     pub archive: Option<Archive>,
+    /// How long committed WAL waits for its segment to be finished before it goes there (D8).
+    pub tail: Duration,
 }
 
 type Id = (TenantId, TimelineId);
@@ -225,6 +227,11 @@ impl Timelines {
             commit_lsn: position.commit,
             backup_lsn: position.backup,
             remote_consistent_lsn: position.remote_consistent,
+            partial_lsn: position.partial,
+            exposed_since: position.exposed.map(|at| {
+                let age = service::clock::boottime().saturating_sub(at).as_secs();
+                service::clock::unix_seconds().saturating_sub(age)
+            }),
         }
     }
 
@@ -409,7 +416,8 @@ impl Timelines {
         let (state, ring) = (self.state.clone(), &self.node.ring);
         let opened = Timeline::open(place, framing, state, ring, &self.shutdown, anew).await?;
         if let Some(archive) = self.node.archive.clone() {
-            let keep = offload::keep(opened.clone(), archive, self.shutdown.clone());
+            let (tail, stop) = (self.node.tail, self.shutdown.clone());
+            let keep = offload::keep(opened.clone(), archive, tail, stop);
             drop(self.shutdown.spawn("offload", keep));
         }
         Ok(opened)

@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::archive::{Archive, ArchiveError, Archived};
 use crate::timeline::{Timeline, TimelineError};
-use crate::wal_store::{ReadError, SEGMENT_BYTES};
+use crate::wal_store::ReadError;
 
 /// The most WAL in one message.
 const CHUNK: u64 = 128 << 10;
@@ -137,8 +137,7 @@ impl Sender<'_> {
         };
         if !archived.as_ref().is_some_and(|a| a.covers(at)) {
             let timeline = self.timeline.place().timeline;
-            let segment = at.segment(SEGMENT_BYTES);
-            let opened = archive.open(self.timeline.keys(), timeline, segment).await;
+            let opened = archive.open(self.timeline.keys(), timeline, at).await;
             *archived = Some(opened.map_err(refused)?);
         }
         match archived {

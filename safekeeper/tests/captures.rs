@@ -37,6 +37,7 @@ impl Server {
             root: root.to_owned(),
             ring: Arc::new(Keyring::fixed([1; 32])),
             archive: None,
+            tail: std::time::Duration::from_secs(30),
         };
         let timelines = Arc::new(Timelines::new(node, shutdown.clone()).unwrap());
         let commands = Commands::new(timelines, Gate(None));

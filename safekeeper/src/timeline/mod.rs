@@ -14,6 +14,7 @@ mod open;
 mod task;
 
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ids::{Lsn, Term};
@@ -47,6 +48,11 @@ pub struct Position {
     pub backup: Lsn,
     /// In the bucket as layers up to here.
     pub remote_consistent: Lsn,
+    /// In the bucket as the beginning of a segment up to here, as far as this process knows.
+    pub partial: Lsn,
+    /// Since when the oldest committed WAL is in none of these ways in the bucket, in the time
+    /// since boot (D8).
+    pub exposed: Option<Duration>,
 }
 
 /// What a message of a proposer led to.
@@ -76,6 +82,7 @@ enum Request {
     Message(EndpointEpoch, ToAcceptor, oneshot::Sender<Answers>),
     Read(Range<Lsn>, oneshot::Sender<Result<Bytes, TimelineError>>),
     BackedUp(Lsn, oneshot::Sender<()>),
+    PartlyBackedUp(Lsn),
     RemoteConsistent(Lsn),
     Leave(oneshot::Sender<bool>),
 }
@@ -168,6 +175,14 @@ impl Timeline {
         let (answer, answered) = oneshot::channel();
         self.request(Request::BackedUp(lsn, answer)).await?;
         answered.await.map_err(|_| TimelineError::Closed)
+    }
+
+    /// Tells that the bucket has the beginning of a segment up to `lsn` (D8).
+    ///
+    /// # Errors
+    /// [`TimelineError::Closed`].
+    pub async fn partly_backed_up(&self, lsn: Lsn) -> Result<(), TimelineError> {
+        self.request(Request::PartlyBackedUp(lsn)).await
     }
 
     /// Ends the task where its log is in doubt, and answers whether it is.

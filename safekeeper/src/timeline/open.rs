@@ -8,6 +8,7 @@ use sealed::log::Anchor;
 use super::TimelineError;
 use super::task::Task;
 use crate::acceptor_record::{AcceptorRecord, Progress, RecordFile};
+use crate::exposure::Exposure;
 use crate::framing::Framing;
 use crate::wal_store::{OpenError, Place, StoreAnchor, WalStore, WriteError};
 
@@ -72,7 +73,9 @@ impl Task {
             progress: kept.progress,
             progress_stored: kept.progress,
             unmarked: false,
-            idle: None,
+            partial: Lsn::INVALID,
+            exposure: Exposure::default(),
+            said_exposed: false,
             place,
             keys,
             _operation: operation,

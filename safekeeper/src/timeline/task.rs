@@ -12,13 +12,14 @@ use pg::PgMajor;
 use pg::wal::WalShape;
 use pg::wire::wal_push::ToAcceptor;
 use quorum::{Acceptor, Durable, Ticket};
+use service::clock::boottime;
 use service::task::Shutdown;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
 
 use super::open::NO_LOG;
 use super::{Position, Request, TimelineError};
 use crate::acceptor_record::{AcceptorRecord, Progress, RecordFile};
+use crate::exposure::Exposure;
 use crate::framing::{Framing, FramingError};
 use crate::metrics::metrics;
 use crate::wal_store::{DiskError, OpenError, Place, ReadError, StoreAnchor, WalStore, WriteError};
@@ -27,7 +28,7 @@ use batch::Batch;
 /// How far the stored commit position lags at most, and how soon an idle log gets its mark.
 const TICK: Duration = Duration::from_secs(1);
 /// How long what is committed may be on safekeepers alone before it is reported (D8).
-const IDLE_TAIL: Duration = Duration::from_secs(60);
+const EXPOSED_MAX: Duration = Duration::from_secs(60);
 
 /// The fields are dropped in their order: the operation last, for which a fence waits (K6).
 pub(super) struct Task {
@@ -42,8 +43,10 @@ pub(super) struct Task {
     pub(super) progress_stored: Progress,
     /// Whether the last frame is not yet followed by one that proves it synced.
     pub(super) unmarked: bool,
-    /// What is committed and not in the bucket, since when, and whether that was said.
-    pub(super) idle: Option<(Lsn, Instant, bool)>,
+    /// In the bucket as the beginning of a segment (D8).
+    pub(super) partial: Lsn,
+    pub(super) exposure: Exposure,
+    pub(super) said_exposed: bool,
     pub(super) place: Place,
     pub(super) keys: TenantKeys,
     pub(super) _operation: Operation,
@@ -146,6 +149,10 @@ impl Task {
                         return Err(TimelineError::Closed);
                     }
                 }
+                Request::PartlyBackedUp(lsn) => {
+                    self.partial = self.partial.max(lsn);
+                    self.watch_tail();
+                }
                 Request::RemoteConsistent(lsn) => {
                     // A report may be of WAL that has not come here.
                     let known = lsn.min(self.acceptor.state().commit);
@@ -224,7 +231,7 @@ impl Task {
         Ok(())
     }
 
-    /// D8: says so where committed WAL does not reach the bucket.
+    /// D8: keeps count of what is on safekeepers alone, and says so where that lasts.
     fn watch_tail(&mut self) {
         let commit = self.acceptor.state().commit;
         let Progress {
@@ -232,20 +239,20 @@ impl Task {
             remote_consistent,
             ..
         } = self.progress;
-        if commit <= backup.max(remote_consistent) {
-            self.idle = None;
-            return;
-        }
-        let now = Instant::now();
-        let (since, begun, said) = self.idle.get_or_insert((commit, now, false));
-        if backup.max(remote_consistent) >= *since {
-            self.idle = Some((commit, now, false));
-        } else if now - *begun >= IDLE_TAIL && !*said {
-            *said = true;
+        // A log that has only begun holds nothing yet.
+        let first = self.store.as_ref().and_then(WalStore::first_lsn);
+        let covered = backup.max(remote_consistent).max(self.partial);
+        let covered = covered.max(first.unwrap_or_default());
+        let now = boottime();
+        self.exposure.note(commit, covered, now);
+        let long = |since| now.saturating_sub(since) >= EXPOSED_MAX;
+        let long = self.exposure.since().is_some_and(long);
+        if long && !self.said_exposed {
             let timeline = self.place.timeline;
-            tracing::warn!(%timeline, %commit, %backup, %remote_consistent,
+            tracing::warn!(%timeline, %commit, %covered,
                 "committed WAL is not in the bucket after a minute");
         }
+        self.said_exposed = long;
     }
 
     async fn store_commit(&mut self) -> Result<(), TimelineError> {
@@ -353,6 +360,8 @@ impl Task {
             commit: state.commit,
             backup: self.progress.backup,
             remote_consistent: self.progress.remote_consistent,
+            partial: self.partial,
+            exposed: self.exposure.since(),
         }
     }
 }

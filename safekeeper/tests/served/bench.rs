@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ids::{Generation, Lsn, NodeId, TenantId, Term, TimelineId};
@@ -49,9 +50,14 @@ impl Server {
     }
 
     pub(crate) async fn start_as(node: u64, root: &Path, gate: Gate) -> Self {
+        Self::start_with(node, root, gate, Duration::from_secs(30)).await
+    }
+
+    /// One that brings what is committed into the bucket after `tail`.
+    pub(crate) async fn start_with(node: u64, root: &Path, gate: Gate, tail: Duration) -> Self {
         service::init();
         let shutdown = Shutdown::new();
-        let drain = std::time::Duration::from_millis(500);
+        let drain = Duration::from_millis(500);
         let config = FixedConfig { drain, lease: None };
         let ring = Arc::new(Keyring::fixed_with([1; 32], config));
         let bucket = Bucket::open(&BucketConfig::directory(&root.join("bucket"))).unwrap();
@@ -60,6 +66,7 @@ impl Server {
             root: root.join("node"),
             ring: Arc::clone(&ring),
             archive: Some(Archive::new(bucket, Cell::new("dev").unwrap())),
+            tail,
         };
         let timelines = Arc::new(Timelines::new(node, shutdown.clone()).unwrap());
         let commands = Commands::new(Arc::clone(&timelines), gate.clone());

@@ -4,10 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::timeline::SafekeeperStatus;
+use bytes::Bytes;
 use ids::Lsn;
 use pg::wire::replication::FromReceiver;
 use pg::wire::wal_push::{PageserverFeedback, ToProposer};
 use safekeeper::access::Gate;
+use safekeeper::archive::Archive;
+use store::names::Cell;
+use store::{Bucket, BucketConfig};
 
 use crate::bench::{BORDER, Push, START, Server, TENANT, TIMELINE, Wal};
 
@@ -94,6 +98,77 @@ async fn a_finished_segment_is_trimmed_once_it_is_in_the_bucket_and_in_layers() 
     assert_eq!(again.remote_consistent_lsn, wal.end());
     let (_, vote) = Push::begin(&server, 2).await.unwrap();
     assert_eq!((vote.given, vote.flush), (true, wal.end()));
+    server.stop().await;
+}
+
+/// D8: whatever page servers do. It lies sealed under a name of its own, and one at a time.
+#[tokio::test]
+async fn the_tail_of_an_idle_timeline_is_in_the_bucket_and_is_replaced_as_it_grows() {
+    let root = tempfile::tempdir().unwrap();
+    let wal = Wal::new(&[100, 9_000, 20_000]);
+    let ends = wal.ends.clone();
+    assert!(ends[1] < BORDER && BORDER < ends[2]);
+    let hasty =
+        async || Server::start_with(1, root.path(), Gate(None), Duration::from_millis(100)).await;
+    let names = || -> Vec<String> {
+        let found = files(&root.path().join("bucket"));
+        let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+        found.iter().map(name).collect()
+    };
+    let only = async |beginnings: &[Lsn], segments: usize| {
+        let has = |names: &[String], end: &Lsn| {
+            let part = format!(".{:016x}-", end.0);
+            names.iter().any(|name| name.contains(&part))
+        };
+        loop {
+            let names = names();
+            let all = beginnings.iter().all(|end| has(&names, end));
+            if all && names.len() == beginnings.len() + segments {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let server = hasty().await;
+    let (mut push, _) = Push::begin(&server, 1).await.unwrap();
+    let mut at = START;
+    for end in &ends[..2] {
+        push.append(at, wal.between(at, *end), *end).await.unwrap();
+        push.append(*end, Bytes::new(), *end).await.unwrap();
+        until(&server, |s| {
+            s.partial_lsn == *end && s.exposed_since.is_none()
+        })
+        .await;
+        only(&[*end], 0).await;
+        at = *end;
+    }
+    // Not more than is committed (D5).
+    push.append(at, wal.between(at, ends[2]), at).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(names()[0].contains(&format!(".{:016x}-", at.0)));
+    server.stop().await;
+
+    let server = hasty().await;
+    let again = until(&server, |s| s.partial_lsn == at).await;
+    assert_eq!(again.exposed_since, None);
+    only(&[at], 0).await;
+    let bucket = Bucket::open(&BucketConfig::directory(&root.path().join("bucket"))).unwrap();
+    let archive = Archive::new(bucket, Cell::new("dev").unwrap());
+    let keys = server.ring.tenant(TENANT).await.unwrap();
+    let found = archive.open(&keys, TIMELINE, START).await.unwrap();
+    let got = found.read(START, ends[2]).await.unwrap();
+    assert_eq!(got, wal.between(START, at), "other WAL than was pushed");
+    assert!(archive.open(&keys, TIMELINE, at).await.is_err());
+
+    // A finished segment takes the place of its beginning, and the next one begins.
+    let (mut push, vote) = Push::begin(&server, 2).await.unwrap();
+    assert_eq!(vote.flush, ends[2]);
+    push.append(ends[2], Bytes::new(), ends[2]).await.unwrap();
+    until(&server, |s| {
+        s.backup_lsn == BORDER && s.partial_lsn == ends[2]
+    })
+    .await;
+    only(&[ends[2]], 1).await;
     server.stop().await;
 }
 

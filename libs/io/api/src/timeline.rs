@@ -79,6 +79,13 @@ pub struct SafekeeperStatus {
     pub backup_lsn: Lsn,
     /// Ingested and in the bucket as layers up to here.
     pub remote_consistent_lsn: Lsn,
+    /// In the bucket as the beginning of a segment up to here, where that is known (D8).
+    #[serde(default)]
+    pub partial_lsn: Lsn,
+    /// Since when the oldest committed WAL is on safekeepers alone, in unix seconds; absent where
+    /// all of it is in the bucket (D8). Counted from the start of the process at the earliest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exposed_since: Option<u64>,
 }
 
 /// How far a pageserver is on a timeline.

@@ -92,6 +92,20 @@ impl Cell {
     ) -> String {
         format!("{}/{segment:016x}-{file}", self.wal(tenant, timeline))
     }
+
+    /// The beginning of a WAL segment, up to `end` (D5, D8).
+    #[must_use]
+    pub fn partial_segment(
+        &self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        segment: u64,
+        end: Lsn,
+        file: FileId,
+    ) -> String {
+        let wal = self.wal(tenant, timeline);
+        format!("{wal}/{segment:016x}.{:016x}-{file}", end.0)
+    }
 }
 
 /// The last part of a layer's name: keys from `keys.0` to below `keys.1`, LSNs likewise.
@@ -103,13 +117,39 @@ pub fn layer(keys: (Key, Key), lsns: (Lsn, Lsn), file: FileId) -> String {
     )
 }
 
+/// What the last part of the name of a segment's beginning says (D8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partial {
+    /// The segment.
+    pub segment: u64,
+    /// Where it ends.
+    pub end: Lsn,
+    /// Its file.
+    pub file: FileId,
+}
+
+/// The parts of a name of [`Cell::partial_segment`]; `None` for a whole segment's.
+#[must_use]
+pub fn parse_partial_segment(name: &str) -> Option<Partial> {
+    let (place, file) = name.rsplit('/').next()?.split_once('-')?;
+    let (segment, end) = place.split_once('.')?;
+    Some(Partial {
+        segment: sixteen_digits(segment)?,
+        end: Lsn(sixteen_digits(end)?),
+        file: file.parse().ok()?,
+    })
+}
+
+fn sixteen_digits(text: &str) -> Option<u64> {
+    let digits = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    digits.then(|| u64::from_str_radix(text, 16).ok())?
+}
+
 /// The segment and file id of the last part of a segment's name.
 #[must_use]
 pub fn parse_segment(name: &str) -> Option<(u64, FileId)> {
     let (segment, file) = name.rsplit('/').next()?.split_once('-')?;
-    let digits = segment.len() == 16 && segment.bytes().all(|b| b.is_ascii_hexdigit());
-    let segment = digits.then(|| u64::from_str_radix(segment, 16).ok())??;
-    Some((segment, file.parse().ok()?))
+    Some((sixteen_digits(segment)?, file.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -132,6 +172,14 @@ mod tests {
         let name = cell.segment(tenant, timeline, 5, FileId([9; 16]));
         assert_eq!(parse_segment(&name), Some((5, FileId([9; 16]))));
         assert_eq!(parse_segment("x/+000000000000005-09"), None);
+        assert_eq!(parse_partial_segment(&name), None);
+        let name = cell.partial_segment(tenant, timeline, 5, Lsn(0x50), FileId([9; 16]));
+        let (segment, end, file) = (5, Lsn(0x50), FileId([9; 16]));
+        assert_eq!(
+            parse_partial_segment(&name),
+            Some(Partial { segment, end, file })
+        );
+        assert_eq!(parse_segment(&name), None);
         for bad in ["", "..", "a/b", "A"] {
             assert!(Cell::new(bad).is_err());
         }
