@@ -40,6 +40,10 @@ fn layer(length: usize) -> Vec<u8> {
 
 /// A segment with frames of 100, 200 and 300 bytes and a second epoch after the second.
 fn wal() -> Vec<u8> {
+    complete_wal().1
+}
+
+fn complete_wal() -> (sealed::log::Log, Vec<u8>) {
     let mut entropy = Counting(0);
     let dek = Dek::generate(&mut entropy);
     let slot = slot(&dek, &mut entropy);
@@ -75,8 +79,9 @@ fn wal() -> Vec<u8> {
     bytes.extend_from_slice(&log.begin_epoch(&cut_back, &mut entropy).unwrap());
     let at = log.log().end_lsn();
     bytes.extend_from_slice(&log.append(at, &[2; 300]).unwrap());
-    bytes.extend_from_slice(&log.finish().1);
-    bytes
+    let (log, seal) = log.finish();
+    bytes.extend_from_slice(&seal);
+    (log, bytes)
 }
 
 fn slot(dek: &Dek, entropy: &mut Counting) -> ids::WrapSlot {
@@ -215,6 +220,21 @@ fn verify_tells_damage_inside_a_log_from_a_write_cut_short() {
     let (code, said) = verify(torn);
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("cut short"), "{said}");
+}
+
+#[test]
+fn a_complete_segment_that_went_on_is_sound() {
+    let (log, mut bytes) = complete_wal();
+    let start = EpochStart {
+        term: Term(3),
+        start_lsn: log.end_lsn(),
+        node: NodeId(3),
+        boot_nonce: 6,
+    };
+    let (_, epoch) = LogWriter::resume(log, &start, &mut Counting(100)).unwrap();
+    bytes.extend_from_slice(&epoch);
+    assert_eq!(verify(&bytes).0, 0);
+    assert_eq!(inspect(&bytes)["log"]["complete"], false);
 }
 
 #[test]

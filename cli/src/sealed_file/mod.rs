@@ -1,6 +1,5 @@
 //! `redoubt sealed`: what a sealed file says about itself, and whether its structure holds.
 
-mod outline;
 mod report;
 
 use std::fs::File;
@@ -9,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use api::Grade;
 use clap::{Args, Subcommand};
-use sealed::HEADER_BYTES;
 use sealed::header::{Header, HeaderError};
+use sealed::log::outline;
+use sealed::{HEADER_BYTES, ObjectKind};
 
 use crate::exit::Failure;
-use outline::Outline;
 use report::Report;
 
 /// What can be asked about a sealed file.
@@ -103,13 +102,12 @@ fn read(path: &Path) -> Result<Report, Failure> {
         .read_to_end(&mut head)
         .map_err(reading)?;
     let header = Header::decode(&head).map_err(|error| refused(path, &error))?;
-    let mut rest = Vec::new();
-    if !header.kind.is_object() {
-        file.read_to_end(&mut rest).map_err(reading)?;
+    if header.kind != ObjectKind::LocalWal {
+        return Ok(Report::new(path, bytes, &header, None));
     }
-    let outline = (header.kind == sealed::ObjectKind::LocalWal)
-        .then(|| Outline::of(&rest, header.file_id, HEADER_BYTES as u64));
-    Ok(Report::new(path, bytes, &header, outline))
+    file.read_to_end(&mut head).map_err(reading)?;
+    let outline = outline(&head).map_err(|error| refused(path, &error))?;
+    Ok(Report::new(path, bytes, &header, Some(outline)))
 }
 
 /// A later version is not damage: another build reads it.

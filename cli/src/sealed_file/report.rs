@@ -3,12 +3,11 @@
 use std::fmt;
 use std::path::Path;
 
-use ids::{FileId, KekId, TenantId, TimelineId};
+use ids::{FileId, KekId, Lsn, TenantId, TimelineId};
 use sealed::header::{FORMAT_VERSION, Header};
+use sealed::log::{Outline, Tail};
 use sealed::{HEADER_BYTES, ObjectKind};
-use serde::Serialize;
-
-use super::outline::{Outline, Tail};
+use serde::{Serialize, Serializer};
 
 const TAG_BYTES: u64 = 16;
 
@@ -31,6 +30,7 @@ pub(crate) struct Report {
     plaintext_bytes: Option<u64>,
     chunk_bytes: Option<u64>,
     chunks: Option<u64>,
+    #[serde(serialize_with = "log")]
     log: Option<Outline>,
 }
 
@@ -163,7 +163,7 @@ impl fmt::Display for Report {
         }
         if let Some(log) = &self.log {
             for epoch in &log.epochs {
-                let (number, term, node) = (epoch.number, epoch.term, epoch.node);
+                let (number, term, node) = (epoch.number, epoch.term.0, epoch.node.0);
                 let at = epoch.start_lsn;
                 line(
                     "epoch",
@@ -182,6 +182,57 @@ impl fmt::Display for Report {
         }
         Ok(())
     }
+}
+
+/// The outline of a log in JSON.
+fn log<S: Serializer>(log: &Option<Outline>, to: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Epoch {
+        number: u32,
+        term: u64,
+        node: u64,
+        start_lsn: Lsn,
+        offset: u64,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Behind {
+        Clean,
+        Torn,
+        Damaged { later: u64 },
+    }
+    #[derive(Serialize)]
+    struct Log {
+        epochs: Vec<Epoch>,
+        frames: u64,
+        wal_bytes: u64,
+        end_lsn: Lsn,
+        complete: bool,
+        end_offset: u64,
+        tail: Behind,
+    }
+    let shown = log.as_ref().map(|log| Log {
+        epochs: (log.epochs.iter())
+            .map(|epoch| Epoch {
+                number: epoch.number,
+                term: epoch.term.0,
+                node: epoch.node.0,
+                start_lsn: epoch.start_lsn,
+                offset: epoch.offset,
+            })
+            .collect(),
+        frames: log.frames,
+        wal_bytes: log.wal_bytes,
+        end_lsn: log.end_lsn,
+        complete: log.complete,
+        end_offset: log.end_offset,
+        tail: match log.tail {
+            Tail::Clean => Behind::Clean,
+            Tail::Torn => Behind::Torn,
+            Tail::Damaged { later } => Behind::Damaged { later },
+        },
+    });
+    shown.serialize(to)
 }
 
 fn kind_name(kind: ObjectKind) -> &'static str {

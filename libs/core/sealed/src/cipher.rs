@@ -15,9 +15,17 @@ pub(crate) const NONCE_BYTES: usize = 12;
 /// AES-256-GCM-SIV.
 pub(crate) const CIPHER_GCM_SIV: u8 = 1;
 /// AES-256-GCM: reserved for builds on a validated module; this build refuses it.
-pub(crate) const CIPHER_GCM: u8 = 2;
+const CIPHER_GCM: u8 = 2;
 /// HKDF on SHA-256.
 pub(crate) const KDF_SHA256: u8 = 1;
+
+/// What a number that this build refuses is kept for, as a part of a sentence.
+pub(crate) const fn reserved_for(cipher: u8) -> &'static str {
+    match cipher {
+        CIPHER_GCM => " (AES-256-GCM, reserved for builds on a validated module)",
+        _ => "",
+    }
+}
 
 /// The bytes are not what was sealed under this key, nonce and context.
 pub(crate) struct Forged;

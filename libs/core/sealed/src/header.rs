@@ -1,11 +1,15 @@
 //! The header of every sealed file: 512 bytes (FORMAT.md, part 1).
 
+mod rewrap;
+
 use std::ops::Range;
 
 use ids::{FileId, Generation, TenantId, TimelineId, WRAP_SLOT_BYTES, WrapSlot};
 
-use crate::cipher::{self, Aead, CIPHER_GCM, CIPHER_GCM_SIV, KDF_SHA256, NONCE_BYTES, Prk};
+use crate::cipher::{self, Aead, CIPHER_GCM_SIV, KDF_SHA256, NONCE_BYTES, Prk};
 use crate::{Dek, ObjectKind, wrap};
+
+pub use rewrap::{FlipError, Staged, stage};
 
 /// The length of a header: one sector, so that it is replaced whole.
 pub const HEADER_BYTES: usize = 512;
@@ -63,7 +67,7 @@ pub enum HeaderError {
     #[error("the checksum of the header does not match")]
     Checksum,
     /// A cipher that this build does not have.
-    #[error("cipher {0} is not part of this build")]
+    #[error("cipher {0}{reserved} is not part of this build", reserved = cipher::reserved_for(*.0))]
     Cipher(u8),
     /// A key derivation that this build does not have.
     #[error("key derivation {0} is not part of this build")]
@@ -206,22 +210,7 @@ impl Header {
     /// The slot that holds the data key.
     #[must_use]
     pub fn active_slot(&self) -> &WrapSlot {
-        if wrap::is_active(&self.slots[0]) {
-            &self.slots[0]
-        } else {
-            &self.slots[1]
-        }
-    }
-
-    /// This header with `slot` as its only active one: a re-wrap, which leaves the data alone.
-    /// The slot in use stays beside it, retired.
-    #[must_use]
-    pub fn rewrapped(&self, slot: &WrapSlot) -> Self {
-        let retired = wrap::with_active(self.active_slot(), false);
-        Self {
-            slots: [wrap::with_active(slot, true), retired],
-            ..self.clone()
-        }
+        &self.slots[self.slot_in_use()]
     }
 
     pub(crate) fn prk(&self, dek: &Dek) -> Prk {
@@ -237,20 +226,19 @@ impl Header {
         cipher::same(&self.expected_commitment(prk), &self.commitment)
     }
 
-    /// The key and the base nonce of the chunks.
-    pub(crate) fn data_key(&self, prk: &Prk) -> (Aead, [u8; NONCE_BYTES]) {
-        let bytes = self.encode();
-        let okm = prk.expand::<44>(&[
-            b"redoubt1/data",
-            &bytes[VERSION],
-            &bytes[CIPHER..=CHUNK_LOG2],
-        ]);
-        split_key(&okm)
-    }
-
     fn expected_commitment(&self, prk: &Prk) -> [u8; 32] {
         *prk.expand::<32>(&[b"redoubt1/commit", &self.encode()[IMMUTABLE]])
     }
+}
+
+/// The key and the base nonce of the chunks of a file of `kind`.
+pub(crate) fn data_key(kind: ObjectKind, prk: &Prk) -> (Aead, [u8; NONCE_BYTES]) {
+    let okm = prk.expand::<44>(&[
+        b"redoubt1/data",
+        &FORMAT_VERSION.to_le_bytes(),
+        &[CIPHER_GCM_SIV, KDF_SHA256, kind as u8, kind.chunk_log2()],
+    ]);
+    split_key(&okm)
 }
 
 /// A key and a base nonce out of 44 derived bytes.
@@ -268,10 +256,8 @@ pub fn name_digest(name: &str) -> [u8; 32] {
 }
 
 fn check_registries(bytes: &[u8; HEADER_BYTES]) -> Result<(), HeaderError> {
-    match bytes[CIPHER] {
-        CIPHER_GCM_SIV => {}
-        // The registry knows it; a build without a validated module refuses it (FORMAT.md, 8).
-        other @ (CIPHER_GCM | _) => return Err(HeaderError::Cipher(other)),
+    if bytes[CIPHER] != CIPHER_GCM_SIV {
+        return Err(HeaderError::Cipher(bytes[CIPHER]));
     }
     if bytes[KDF] != KDF_SHA256 {
         return Err(HeaderError::Kdf(bytes[KDF]));

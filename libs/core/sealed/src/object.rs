@@ -1,16 +1,22 @@
 //! Immutable objects: layers, manifests, documents and WAL segments in the bucket
 //! (FORMAT.md, part 2).
 
+mod chunks;
+mod rehome;
+mod writer;
+
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use ids::{FileId, Generation, TenantId, TimelineId, WRAP_SLOT_BYTES, WrapSlot};
 
-use crate::cipher::{self, Aead, NONCE_BYTES, TAG_BYTES};
+use crate::cipher;
 use crate::header::{HEADER_BYTES, Header, HeaderError, name_digest};
 use crate::{Dek, ObjectKind};
+use chunks::Chunks;
 
-const FINAL: u8 = 0x80;
+pub use rehome::{NewHome, rehome};
+pub use writer::{Attempt, Finished, ObjectWriter};
 
 /// What an object is to say about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +87,9 @@ pub enum OpenError {
     /// The kind is not made of chunks, or its length is not in the header.
     #[error("not an object of chunks with a known length")]
     NotAnObject,
+    /// A document: its place in its series is its freshness (D3), so it is written anew.
+    #[error("documents are written anew at another place, never moved")]
+    NotMovable,
     /// The file was cut or extended.
     #[error("the object has {have} bytes; its header says {expected}")]
     Length {
@@ -106,29 +115,19 @@ pub enum OpenError {
 /// Where the kind of `spec` is not that of an immutable object.
 #[must_use]
 pub fn seal(spec: &ObjectSpec, dek: &Dek, slot: &WrapSlot, plaintext: &[u8]) -> Bytes {
-    assert!(
-        spec.kind.is_object(),
-        "only objects of chunks are sealed whole"
-    );
-    let mut header = spec.header(slot, Some(plaintext.len() as u64));
-    let prk = header.prk(dek);
-    header.commit(&prk);
-    let chunks = Chunks::new(&header, dek);
-    let total = usize::try_from(chunks.sealed_len()).expect("the plaintext is in memory");
+    let length = plaintext.len() as u64;
+    let total = chunks::sealed_len(spec.kind, length);
+    let total = usize::try_from(total).expect("the plaintext is in memory");
     let mut out = BytesMut::with_capacity(total);
-    out.extend_from_slice(&header.encode());
-    for index in 0..chunks.count() {
-        let range = chunks.plain(index);
-        // In bounds: the range ends at the length of the plaintext at most.
-        chunks.seal(
-            index,
-            &plaintext[range.start as usize..range.end as usize],
-            &mut out,
-        );
-    }
+    out.resize(HEADER_BYTES, 0);
+    let attempt = Attempt::of(spec.file_id, dek, slot.clone());
+    let mut writer = ObjectWriter::new(attempt, spec.kind);
+    writer.push(plaintext, &mut out);
+    let finished = writer.finish(spec, &mut out);
+    out[..HEADER_BYTES].copy_from_slice(&finished.header);
     debug_assert_eq!(
-        out.len(),
-        total,
+        (out.len(), total as u64),
+        (total, finished.sealed_len),
         "the length formula and the writer must agree"
     );
     out.freeze()
@@ -243,113 +242,4 @@ pub(crate) fn open_header(
         }
     }
     Ok(header)
-}
-
-/// The chunks of one object: their places, their key and their nonces.
-struct Chunks {
-    key: Aead,
-    base_nonce: [u8; NONCE_BYTES],
-    file_id: FileId,
-    kind: ObjectKind,
-    plaintext_len: u64,
-}
-
-impl Chunks {
-    fn new(header: &Header, dek: &Dek) -> Self {
-        let (key, base_nonce) = header.data_key(&header.prk(dek));
-        Self {
-            key,
-            base_nonce,
-            file_id: header.file_id,
-            kind: header.kind,
-            plaintext_len: header.plaintext_len.unwrap_or(0),
-        }
-    }
-
-    fn chunk_bytes(&self) -> u64 {
-        1 << self.kind.chunk_log2()
-    }
-
-    /// At least one: an empty object is one empty chunk.
-    fn count(&self) -> u64 {
-        self.plaintext_len.div_ceil(self.chunk_bytes()).max(1)
-    }
-
-    /// Saturating: a header with an absurd length matches no file.
-    fn sealed_len(&self) -> u64 {
-        let tags = self.count().saturating_mul(TAG_BYTES as u64);
-        self.plaintext_len
-            .saturating_add(tags)
-            .saturating_add(HEADER_BYTES as u64)
-    }
-
-    /// The plaintext of chunk `index`.
-    fn plain(&self, index: u64) -> Range<u64> {
-        let start = index * self.chunk_bytes();
-        start..(start + self.chunk_bytes()).min(self.plaintext_len)
-    }
-
-    /// Where chunk `index` begins in the file.
-    fn sealed_at(&self, index: u64) -> u64 {
-        let stride = self.chunk_bytes() + TAG_BYTES as u64;
-        index
-            .saturating_mul(stride)
-            .saturating_add(HEADER_BYTES as u64)
-            .min(self.sealed_len())
-    }
-
-    /// The chunks that hold a range, cut to the object.
-    fn run(&self, plaintext: &Range<u64>) -> Range<u64> {
-        let end = plaintext.end.min(self.plaintext_len);
-        let first = plaintext.start.min(end) / self.chunk_bytes();
-        if plaintext.start >= end {
-            first..first
-        } else {
-            first..end.div_ceil(self.chunk_bytes())
-        }
-    }
-
-    fn nonce_and_context(&self, index: u64) -> ([u8; NONCE_BYTES], [u8; 27]) {
-        let last = index + 1 == self.count();
-        let mut nonce = cipher::numbered(&self.base_nonce, index);
-        nonce[0] ^= if last { FINAL } else { 0 };
-        let mut context = [0; 27];
-        context[..16].copy_from_slice(self.file_id.as_bytes());
-        context[16] = self.kind as u8;
-        context[17] = self.kind.chunk_log2();
-        context[18] = u8::from(last);
-        context[19..].copy_from_slice(&index.to_le_bytes());
-        (nonce, context)
-    }
-
-    fn seal(&self, index: u64, plaintext: &[u8], out: &mut BytesMut) {
-        let (nonce, context) = self.nonce_and_context(index);
-        let start = out.len();
-        out.extend_from_slice(plaintext);
-        let tag = self.key.seal(&nonce, &context, &mut out[start..]);
-        out.extend_from_slice(&tag);
-    }
-
-    /// Opens chunks `first..end`, whose sealed bytes are exactly `sealed`.
-    fn open_run(&self, first: u64, end: u64, sealed: &[u8]) -> Result<Bytes, OpenError> {
-        if self.sealed_at(end) - self.sealed_at(first) != sealed.len() as u64 {
-            return Err(OpenError::Range);
-        }
-        let mut out = BytesMut::with_capacity(sealed.len());
-        let mut rest = sealed;
-        for index in first..end {
-            let plain = self.plain(index);
-            let length = usize::try_from(plain.end - plain.start).map_err(|_| OpenError::Range)?;
-            let (ciphertext, after) = rest.split_at_checked(length).ok_or(OpenError::Range)?;
-            let (tag, after) = after.split_first_chunk().ok_or(OpenError::Range)?;
-            let (nonce, context) = self.nonce_and_context(index);
-            let start = out.len();
-            out.extend_from_slice(ciphertext);
-            self.key
-                .open(&nonce, &context, &mut out[start..], tag)
-                .map_err(|_| OpenError::Chunk { index })?;
-            rest = after;
-        }
-        Ok(out.freeze())
-    }
 }

@@ -11,11 +11,13 @@
 //! caller's: nothing here touches a disk.
 
 mod index;
+mod outline;
 mod record;
 mod scan;
 mod writer;
 
 pub use index::{Epoch, Frame, FrameError, Log};
+pub use outline::{Outline, OutlinedEpoch, Tail, outline};
 pub use record::{CONTROL_BYTES, FRAME_OVERHEAD, PAYLOAD_BYTES_MAX};
 pub use scan::{Anchor, ScanError, Verify, scan};
 pub use writer::{AppendError, EpochStart, LogWriter, SegmentSpec};

@@ -4,6 +4,7 @@
 use ids::{Lsn, Term};
 
 use super::index::{Frame, Log};
+use super::outline;
 use super::record::{self, Control, FRAME_OVERHEAD, FrameHeader, PAYLOAD_BYTES_MAX, Parsed};
 use crate::Dek;
 use crate::object::{self, Expected, OpenError};
@@ -89,7 +90,11 @@ pub fn scan(
     }
     let at = log.end_offset;
     if scanned.damaged {
-        if let Some(later) = later_record(&log, bytes, at) {
+        // Its seeded checksum is enough: who forges one gets a refusal, whereas asking for its tag
+        // would let damage to an EPOCH, or to a tag, hide the records behind it and pass for a
+        // torn write.
+        let damaged = usize::try_from(at).unwrap_or(bytes.len());
+        if let Some(later) = outline::later_record(bytes, damaged, log.file()) {
             return Err(ScanError::Corrupt { at, later });
         }
         log.torn = true;
@@ -207,14 +212,6 @@ fn first_forged(log: &Log, bytes: &[u8], walk: &Walk, verify: Verify) -> Option<
         .filter(wanted)
         .find(|f| genuine(f).is_none())
         .map(|f| f.offset)
-}
-
-/// The first record behind the damage at `at`. Its seeded checksum is enough: who forges one
-/// gets a refusal, whereas asking for its tag would let damage to an EPOCH, or to a tag, hide
-/// the records behind it and pass for a torn write.
-fn later_record(log: &Log, bytes: &[u8], at: u64) -> Option<u64> {
-    (at + 1..bytes.len() as u64)
-        .find(|offset| record::parse(from(bytes, *offset), log.file()).is_some())
 }
 
 fn check_anchor(log: &Log, anchor: Option<&Anchor>) -> Result<(), ScanError> {

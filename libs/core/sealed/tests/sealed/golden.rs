@@ -4,12 +4,14 @@
 
 use std::path::PathBuf;
 
-use ids::{FileId, NodeId};
+use ids::{FileId, NodeId, TenantId};
+use sealed::header::{Header, stage};
 use sealed::log::{LogWriter, SegmentSpec, Verify, scan};
-use sealed::object::{open_all, seal};
+use sealed::object::{self, open_all, seal};
 use sealed::{ObjectKind, record};
 
 use crate::support::{Counting, TIMELINE, dek, expected, plaintext, slot, spec, start};
+use crate::{rehome, rewrap};
 
 fn check(name: &str, made: &[u8]) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -45,6 +47,18 @@ fn objects() {
             plaintext(n)
         );
     }
+}
+
+#[test]
+fn an_object_at_another_place_and_under_another_kek() {
+    let kind = ObjectKind::DeltaLayer;
+    let made = seal(&spec(kind), &dek(), &slot(), &plaintext(8200));
+    let to = rehome::home(TenantId([0x0B; 16]));
+    let moved = object::rehome(&made, &dek(), &expected(kind), &to).unwrap();
+    check("rehomed-header.bin", &moved);
+    let staged = stage(&Header::decode(&made).unwrap(), &rewrap::new_slot(8));
+    check("rewrap-staged-header.bin", &staged);
+    check("rewrap-flipped-header.bin", &rewrap::flip(&staged).unwrap());
 }
 
 #[test]

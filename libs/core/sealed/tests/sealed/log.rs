@@ -1,5 +1,7 @@
 //! The log under attack, and after crashes.
 
+mod outline;
+
 use ids::{FileId, Lsn, Term};
 use proptest::prelude::*;
 use sealed::log::{Anchor, AppendError, Log, LogWriter, ScanError, SegmentSpec, Verify, scan};
@@ -45,7 +47,7 @@ fn append(writer: &mut LogWriter, bytes: &mut Vec<u8>, n: usize) {
 }
 
 /// Four frames, an epoch that cuts the fourth in half, and three frames more.
-fn two_epochs() -> (LogWriter, Vec<u8>) {
+pub(crate) fn two_epochs() -> (LogWriter, Vec<u8>) {
     let (mut writer, mut bytes) = create(1);
     append(&mut writer, &mut bytes, 4);
     bytes.extend(

@@ -12,5 +12,8 @@ mod golden;
 mod log;
 mod object;
 mod record;
+mod rehome;
+mod rewrap;
 mod support;
 mod wrap;
+mod writer;

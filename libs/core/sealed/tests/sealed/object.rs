@@ -8,9 +8,7 @@ use sealed::object::{Expected, ObjectSpec, OpenError, Reader, open_all, seal};
 use sealed::wrap::unwrap;
 use sealed::{Dek, HEADER_BYTES, ObjectKind};
 
-use crate::support::{
-    Counting, KEK_ID, TENANT, dek, expected, fix_checksum, kek, plaintext, slot, spec,
-};
+use crate::support::{TENANT, dek, expected, fix_checksum, kek, plaintext, slot, spec};
 
 const LAYER: ObjectKind = ObjectKind::ImageLayer;
 const STRIDE: usize = 8192 + 16;
@@ -232,19 +230,19 @@ fn an_older_whole_object_of_the_same_name_opens_and_shows_its_file_id() {
 }
 
 #[test]
-fn a_rewrap_changes_the_header_alone() {
-    let whole = layer(9000);
-    let header = Header::decode(&whole).unwrap();
-    let version = ids::KekVersion(8);
-    let slot = sealed::wrap::wrap(&kek(), TENANT, KEK_ID, version, &dek(), &mut Counting(99));
-    let rewrapped = header.rewrapped(&slot);
-    let mut bytes = whole.to_vec();
-    bytes[..HEADER_BYTES].copy_from_slice(&rewrapped.encode());
-    assert_eq!(
-        Header::decode(&bytes).unwrap().active_slot().kek_version(),
-        version
+fn cipher_2_is_reserved_for_aes_256_gcm_and_refused_by_that_name() {
+    let mut bytes = layer(10).to_vec();
+    bytes[10] = 2;
+    fix_checksum(&mut bytes);
+    let refusal = open_all(&bytes, &dek(), &expected(LAYER)).unwrap_err();
+    assert_eq!(refusal, OpenError::Header(HeaderError::Cipher(2)));
+    let words = HeaderError::Cipher(2).to_string();
+    assert!(
+        words.starts_with("cipher 2 (AES-256-GCM, reserved"),
+        "{words}"
     );
-    assert_eq!(read(&bytes).unwrap(), plaintext(9000));
+    let words = HeaderError::Cipher(3).to_string();
+    assert_eq!(words, "cipher 3 is not part of this build");
 }
 
 proptest! {
