@@ -3,9 +3,10 @@
 //! [`apply`] changes one page as PostgreSQL's recovery would. It reads nothing but its arguments:
 //! every record of 14 to 18 that is redone here can be redone page by page. Records and pages
 //! come from computes, so a bad one is an error and never a panic. Not redone yet: hash, GIN,
-//! GiST, SP-GiST and BRIN (their images are).
+//! GiST and SP-GiST (their images are).
 #![forbid(unsafe_code)]
 
+mod brin;
 mod btree;
 mod fault;
 mod fields;
@@ -78,6 +79,7 @@ fn apply_block(
         rmgr::HEAP => heap::redo(record, block, page),
         rmgr::HEAP2 => heap::redo2(version, record, block, page),
         rmgr::BTREE => btree::redo(record, block, page),
+        rmgr::BRIN => brin::redo(record, block, page),
         rmgr::SEQ => sequence::redo(record, page),
         rmgr::GENERIC => generic::redo(record, block, page),
         _ => Err(Fault::Unsupported),

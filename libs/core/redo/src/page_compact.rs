@@ -103,6 +103,24 @@ pub(crate) fn delete_item(page: &mut Page, item: u16) -> Result<(), Fault> {
     shift_items(page, range.start, |start| start + size)
 }
 
+/// Removes one item, but keeps the numbers of the others (`PageIndexTupleDeleteNoCompact`).
+pub(crate) fn delete_item_in_place(page: &mut Page, item: u16) -> Result<(), Fault> {
+    let range = item_range(page, item)?;
+    let limits = bounds(page)?;
+    let size = align8(range.len());
+    if range.start + size > limits.special {
+        return Err(Fault::Item(item, "it overruns the page"));
+    }
+    if item < item_count(page)? {
+        set_pointer(page, item, Pointer::UNUSED)?;
+    } else {
+        set_lower(page, limits.lower - 4);
+    }
+    page.copy_within(limits.upper..range.start, limits.upper + size);
+    set_upper(page, limits.upper + size);
+    shift_items(page, range.start, |start| start + size)
+}
+
 /// Removes items of an index page, whose numbers ascend (`PageIndexMultiDelete`).
 pub(crate) fn delete_items(page: &mut Page, items: &[u16]) -> Result<(), Fault> {
     // PostgreSQL's own threshold; it decides which bytes stay in the hole.

@@ -23,7 +23,7 @@ prop_compose! {
 
 prop_compose! {
     fn record()(
-        rmid in prop_oneof![Just(9_u8), Just(10), Just(11), Just(15), Just(20), Just(0)],
+        rmid in prop_oneof![Just(9_u8), Just(10), Just(11), Just(15), Just(17), Just(20), Just(0)],
         op in 0_u8..16,
         main_data in payload(),
         data in prop::collection::vec((payload(), 0_u32..40_000, any::<bool>()), 1..6),

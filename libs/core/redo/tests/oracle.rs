@@ -48,6 +48,19 @@ const WANTED: [(u8, u8); 29] = [
     (20, 0x00),
 ];
 
+/// Record types of which there must be so many.
+const RECORDS_MIN: u64 = 20;
+const FREQUENT: [(u8, u8); 8] = [
+    (17, 0x00),
+    (17, 0x10),
+    (17, 0x20),
+    (17, 0x30),
+    (17, 0x40),
+    (17, 0x50),
+    (17, 0x90),
+    (17, 0xA0),
+];
+
 #[derive(Default)]
 struct Count {
     records: u64,
@@ -124,4 +137,10 @@ fn redo_makes_the_pages_that_a_stock_server_made() {
         missing.is_empty(),
         "the workload did not reach {missing:x?}"
     );
+    let is_rare = |key| {
+        let count = counts.get(key);
+        count.is_none_or(|count| count.records.min(count.compared) < RECORDS_MIN)
+    };
+    let rare: Vec<_> = FREQUENT.iter().filter(|key| is_rare(key)).collect();
+    assert!(rare.is_empty(), "the workload made too few of {rare:x?}");
 }

@@ -28,10 +28,15 @@ pub(crate) fn mask(page: &mut Page, rmid: u8, block: &Block) {
     if lower < 24 || lower > upper || upper > special || special > 8192 {
         return;
     }
+    // A map of ranges lies where other pages have their hole.
+    if rmid == 17 && special + 8 <= 8192 && word(page, special + 6) == 0xF092 {
+        return;
+    }
     page[lower..upper].fill(0);
     match rmid {
         9 | 10 => mask_heap(page, (lower - 24) / 4, block.blkno),
         11 => mask_btree(page, (lower - 24) / 4, special),
+        17 if special + 8 <= 8192 => clear(page, special + 4, 1), // it is being evacuated
         _ => {}
     }
 }
