@@ -11,9 +11,10 @@ use pg::datadir::{DEFAULT_TABLESPACE, GLOBAL_TABLESPACE, SLRU_SEGMENT_PAGES};
 use super::{Changes, Reason};
 use crate::value::Value;
 
-/// How far past the end of a fork a record may reach: each block in between becomes a value, and
-/// stock servers extend by at most 512 blocks before they write a record.
-pub(crate) const EXTENSION_MAX: u32 = 16_384;
+/// How far past the end of a fork a record may reach: each block in between becomes a value. Stock
+/// servers extend by at most 512 blocks before they write a record, but a hash index by a quarter of
+/// its buckets at once: those of up to a million buckets, some 8 GB, do not get further than this.
+pub(crate) const EXTENSION_MAX: u32 = 131_072;
 
 /// Databases, relation forks and SLRU segments as of the last record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

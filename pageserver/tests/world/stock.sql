@@ -1,4 +1,4 @@
--- Something of everything that a stock server writes into WAL, but other indexes than btree.
+-- Something of everything that a stock server writes into WAL.
 CREATE TABLE rows (id int PRIMARY KEY, note text, filler text);
 INSERT INTO rows SELECT i, 'row ' || i, repeat('x', i % 300) FROM generate_series(1, 4000) i;
 CREATE INDEX rows_note ON rows (note);
@@ -41,6 +41,12 @@ CREATE UNLOGGED TABLE unlogged (id int PRIMARY KEY);
 INSERT INTO unlogged SELECT generate_series(1, 3000);
 CREATE TEMP TABLE temporary AS SELECT i FROM generate_series(1, 3000) i;
 DROP TABLE dropped;
+CREATE TABLE hashed (id int, k int);
+CREATE INDEX ON hashed USING hash (k);
+INSERT INTO hashed SELECT i, i % 40 FROM generate_series(1, 6000) i;
+DELETE FROM hashed WHERE id % 4 <> 0;
+VACUUM hashed;
+INSERT INTO hashed SELECT i, i FROM generate_series(1, 2000) i;
 CREATE SEQUENCE numbers;
 SELECT count(nextval('numbers')) FROM generate_series(1, 500);
 SELECT setval('numbers', 7);

@@ -61,9 +61,31 @@ const FREQUENT: [(u8, u8); 8] = [
     (17, 0xA0),
 ];
 
+/// Record types of which every block must be compared, or restored, this often: rmgr, op, blocks.
+const OFTEN: u64 = 20;
+const WANTED_OFTEN: [(u8, u8, &[u8]); 13] = [
+    (rmgr::HASH, 0x00, &[0]),
+    (rmgr::HASH, 0x10, &[0, 1]),
+    (rmgr::HASH, 0x20, &[0, 1]),
+    // Block 3, a new bitmap, comes after 32,768 overflow pages: a unit test makes it.
+    (rmgr::HASH, 0x30, &[0, 1, 2, 4]),
+    (rmgr::HASH, 0x40, &[0, 1, 2]),
+    (rmgr::HASH, 0x50, &[0]),
+    (rmgr::HASH, 0x60, &[0, 1]),
+    (rmgr::HASH, 0x70, &[0, 1, 2]),
+    // Block 4 is the page after one that goes, which always was the last one: a unit test has it.
+    (rmgr::HASH, 0x80, &[0, 1, 2, 3, 5, 6]),
+    (rmgr::HASH, 0x90, &[0, 1]),
+    (rmgr::HASH, 0xA0, &[0]),
+    (rmgr::HASH, 0xB0, &[0]),
+    (rmgr::HASH, 0xC0, &[0, 1]),
+];
+
 #[derive(Default)]
 struct Count {
     records: u64,
+    /// Blocks that were compared or restored, by their role.
+    roles: BTreeMap<u8, u64>,
     compared: u64,
     applied_images: u64,
     mismatched: u64,
@@ -82,6 +104,7 @@ fn redo_and_compare(cluster: &mut Cluster, record: &Record, count: &mut Count) {
             }
         };
         let Some(image) = &block.image else { continue };
+        *count.roles.entry(block.id).or_default() += 1;
         if image.apply {
             count.applied_images += 1;
             continue;
@@ -143,4 +166,15 @@ fn redo_makes_the_pages_that_a_stock_server_made() {
     };
     let rare: Vec<_> = FREQUENT.iter().filter(|key| is_rare(key)).collect();
     assert!(rare.is_empty(), "the workload made too few of {rare:x?}");
+    for (rmid, op, roles) in WANTED_OFTEN {
+        let reached = |role| counts.get(&(rmid, op))?.roles.get(role).copied();
+        for role in roles {
+            let times = reached(role).unwrap_or(0);
+            let name = rmgr::name(rmid);
+            assert!(
+                times >= OFTEN,
+                "{name} {op:#04x} block {role}: {times} times"
+            );
+        }
+    }
 }

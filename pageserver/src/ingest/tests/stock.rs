@@ -22,7 +22,7 @@ use crate::timeline::Timeline;
 const SEED: u64 = 0x5265_646f_7562_7431;
 
 /// What the workload must have written, else nothing is said of it: beside changes of pages.
-const KINDS: [(u8, u8); 29] = [
+const KINDS: [(u8, u8); 31] = [
     (rmgr::XLOG, 0x10),       // an online checkpoint
     (rmgr::XLOG, 0x30),       // the next OID
     (rmgr::XLOG, 0x40),       // a switch
@@ -52,6 +52,8 @@ const KINDS: [(u8, u8); 29] = [
     (rmgr::HEAP2, 0x50),      // many rows
     (rmgr::BTREE, 0x30),      // a split
     (rmgr::BTREE, 0x40),      // another
+    (rmgr::HASH, 0x40),       // a bucket splits
+    (rmgr::HASH, 0x80),       // a page is given back
 ];
 
 #[tokio::test]

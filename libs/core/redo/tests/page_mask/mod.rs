@@ -36,6 +36,7 @@ pub(crate) fn mask(page: &mut Page, rmid: u8, block: &Block) {
     match rmid {
         9 | 10 => mask_heap(page, (lower - 24) / 4, block.blkno),
         11 => mask_btree(page, (lower - 24) / 4, special),
+        12 => mask_hash(page, (lower - 24) / 4, special),
         17 if special + 8 <= 8192 => clear(page, special + 4, 1), // it is being evacuated
         _ => {}
     }
@@ -73,12 +74,28 @@ fn mask_btree(page: &mut Page, items: usize, special: usize) {
     if special + 16 > 8192 {
         return;
     }
-    let is_leaf = word(page, special + 12) & 1 != 0;
-    for item in 0..if is_leaf { items } else { 0 } {
+    if word(page, special + 12) & 1 != 0 {
+        mask_item_states(page, items); // a leaf
+    }
+    clear(page, special + 12, 0x60); // split end, garbage
+    page[special + 14..special + 16].fill(0); // the vacuum cycle
+}
+
+/// Unused pages keep their content, which the server's own mask would blank.
+fn mask_hash(page: &mut Page, items: usize, special: usize) {
+    if special + 16 > 8192 {
+        return;
+    }
+    if word(page, special + 12) & 3 != 0 {
+        mask_item_states(page, items); // of a bucket
+    }
+    clear(page, special + 12, 0x80); // dead tuples
+}
+
+fn mask_item_states(page: &mut Page, items: usize) {
+    for item in 0..items {
         let at = 24 + 4 * item;
         let raw = u32::from_le_bytes(page[at..at + 4].try_into().unwrap()) & !(3 << 15);
         page[at..at + 4].copy_from_slice(&raw.to_le_bytes());
     }
-    clear(page, special + 12, 0x60); // split end, garbage
-    page[special + 14..special + 16].fill(0); // the vacuum cycle
 }
