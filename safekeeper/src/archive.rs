@@ -6,6 +6,7 @@
 //! there, and of two beginnings the longer one has all of the other.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use ids::{Generation, Lsn, TenantId, TimelineId};
@@ -19,6 +20,9 @@ use store::{
     SealedStore,
 };
 
+use tokio::sync::watch;
+
+use crate::metrics::metrics;
 use crate::wal_store::SEGMENT_BYTES;
 
 /// The most that is read at once.
@@ -29,6 +33,16 @@ const READ_BYTES: u64 = 1 << 20;
 pub struct Archive {
     bucket: Bucket,
     cell: Cell,
+    reached: Arc<watch::Sender<Reached>>,
+}
+
+/// What is known of the bucket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Reached {
+    /// Whether it has passed the probe (D4).
+    admitted: bool,
+    /// Since when it does not answer, in unix seconds.
+    unreachable_since: Option<u64>,
 }
 
 /// WAL that cannot be read from the bucket.
@@ -79,16 +93,59 @@ pub struct Archived {
 impl Archive {
     /// The WAL of `cell` in `bucket`.
     #[must_use]
-    pub const fn new(bucket: Bucket, cell: Cell) -> Self {
-        Self { bucket, cell }
+    pub fn new(bucket: Bucket, cell: Cell) -> Self {
+        let reached = Arc::new(watch::Sender::new(Reached::default()));
+        Self {
+            bucket,
+            cell,
+            reached,
+        }
     }
 
-    /// Whether the bucket keeps what it has to promise (D4).
+    /// Whether the bucket keeps what it has to promise; once it has, it may be written to (D4).
     ///
     /// # Errors
     /// [`ProbeError`].
     pub async fn probe(&self) -> Result<(), ProbeError> {
-        self.bucket.probe().await
+        let answered = self.bucket.probe().await;
+        self.heard(!matches!(answered, Err(ProbeError::Unavailable(_))));
+        if answered.is_ok() {
+            self.reached.send_modify(|reached| reached.admitted = true);
+        }
+        answered
+    }
+
+    /// Whether it has passed the probe.
+    #[must_use]
+    pub fn is_admitted(&self) -> bool {
+        self.reached.borrow().admitted
+    }
+
+    /// Returns once it has passed the probe.
+    pub async fn admitted(&self) {
+        let mut reached = self.reached.subscribe();
+        // The sender lives in here.
+        drop(reached.wait_for(|reached| reached.admitted).await);
+    }
+
+    /// Remembers whether the bucket has just answered.
+    pub fn heard(&self, answered: bool) {
+        let since = (!answered).then(service::clock::unix_seconds);
+        self.reached.send_if_modified(|reached| {
+            let changed = reached.unreachable_since.is_some() == answered;
+            if changed {
+                reached.unreachable_since = since;
+                let seconds = i64::try_from(since.unwrap_or_default()).unwrap_or(i64::MAX);
+                metrics().bucket_unreachable_since.set(seconds);
+            }
+            changed
+        });
+    }
+
+    /// Since when the bucket does not answer, in unix seconds.
+    #[must_use]
+    pub fn unreachable_since(&self) -> Option<u64> {
+        self.reached.borrow().unreachable_since
     }
 
     /// Whether WAL of `range`, which lies in one segment, is there and is sealed for this timeline.

@@ -3,6 +3,7 @@
 
 pub mod acceptor_record;
 pub mod access;
+pub mod admission;
 pub mod archive;
 pub mod config;
 mod exposure;

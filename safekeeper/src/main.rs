@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Parser;
 use safekeeper::access::Gate;
+use safekeeper::admission;
 use safekeeper::config::Config;
 use safekeeper::http::router;
 use safekeeper::timelines::{Node, Timelines};
@@ -39,10 +40,12 @@ async fn main() -> anyhow::Result<()> {
     let ring = Arc::new(config.keyring()?);
     if let Some(archive) = &archive {
         // D4
-        archive.probe().await.context("the bucket is refused")?;
+        let begun = admission::begin(archive).await;
+        begun.context("the bucket is refused")?;
     }
     let shutdown = Shutdown::on_signals()?;
     std::fs::create_dir_all(&config.data_directory)?;
+    let probed = archive.clone();
     let node = Node {
         node: config.node(),
         root: config.data_directory.clone(),
@@ -61,7 +64,17 @@ async fn main() -> anyhow::Result<()> {
             () = known.keep_open() => {}
         }
     }));
-    tokio::join!(
+    let proving = async {
+        let Some(archive) = &probed else {
+            return Ok(());
+        };
+        let ended = admission::keep(archive, admission::EVERY, &shutdown).await;
+        if ended.is_err() {
+            shutdown.request();
+        }
+        ended
+    };
+    let ((), (), admitted) = tokio::join!(
         service::libpq::serve_on(libpq, commands, shutdown.clone()),
         service::http::serve_on(
             http_listener,
@@ -69,7 +82,8 @@ async fn main() -> anyhow::Result<()> {
             identity,
             shutdown.clone()
         ),
+        proving,
     );
     shutdown.finished().await;
-    Ok(())
+    admitted.context("the bucket is refused")
 }

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use prometheus::IntCounter;
+use prometheus::{IntCounter, IntGauge};
 
 /// The counters of this process.
 pub(crate) struct Metrics {
@@ -16,6 +16,8 @@ pub(crate) struct Metrics {
     pub(crate) segments_offloaded: IntCounter,
     /// Beginnings of segments that this node has brought into the bucket (D8).
     pub(crate) tails_offloaded: IntCounter,
+    /// Since when the bucket does not answer; 0 where it does.
+    pub(crate) bucket_unreachable_since: IntGauge,
     /// Timelines whose log came into doubt (A5).
     pub(crate) doubts: IntCounter,
 }
@@ -32,6 +34,10 @@ pub(crate) fn metrics() -> &'static Metrics {
             "tails_offloaded_total",
             "Beginnings of segments put into it",
         ),
+        bucket_unreachable_since: gauge(
+            "bucket_unreachable_since_seconds",
+            "Unix time since which the bucket does not answer, 0 where it does",
+        ),
         doubts: counter("doubts_total", "Timelines whose log came into doubt"),
     })
 }
@@ -42,4 +48,12 @@ fn counter(name: &str, help: &str) -> IntCounter {
     // An error says that the name is taken, and then the counter is not shown.
     drop(service::metrics::registry().register(Box::new(counter.clone())));
     counter
+}
+
+fn gauge(name: &str, help: &str) -> IntGauge {
+    let name = format!("redoubt_safekeeper_{name}");
+    let gauge = IntGauge::new(name, help).expect("the names above are valid");
+    // As above.
+    drop(service::metrics::registry().register(Box::new(gauge.clone())));
+    gauge
 }

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use ids::Lsn;
 use service::clock::boottime;
 use service::task::Shutdown;
-use store::{PutError, SealedPutError};
+use store::{GetError, PutError, SealedGetError, SealedPutError};
 
 use crate::archive::{Archive, ArchiveError, Upload};
 use crate::metrics::metrics;
@@ -31,6 +31,19 @@ enum OffloadError {
     Put(#[from] PutError),
 }
 
+impl OffloadError {
+    /// Whether the bucket does not answer.
+    const fn is_silence(&self) -> bool {
+        match self {
+            Self::Archive(ArchiveError::Get(SealedGetError::Get(error))) => {
+                matches!(error, GetError::Unavailable { .. })
+            }
+            Self::Put(error) => matches!(error, PutError::Unknown { .. }),
+            Self::Archive(_) | Self::Timeline(_) | Self::Seal(_) => false,
+        }
+    }
+}
+
 /// Offloads until the timeline ends. What is committed waits for `tail` at most, and a little
 /// longer on some nodes, so that one of them does it for all.
 pub(crate) async fn keep(timeline: Timeline, archive: Archive, tail: Duration, stop: Shutdown) {
@@ -45,6 +58,7 @@ pub(crate) async fn keep(timeline: Timeline, archive: Archive, tail: Duration, s
 }
 
 async fn run(timeline: &Timeline, archive: &Archive, patience: Duration) {
+    archive.admitted().await; // D4
     let mut position = timeline.position();
     let (mut upload, mut looked) = (None, false);
     loop {
@@ -74,6 +88,11 @@ async fn run(timeline: &Timeline, archive: &Archive, patience: Duration) {
             false => offload(timeline, archive, range, &mut upload).await,
         };
         let id = timeline.place().timeline;
+        match &offloaded {
+            Ok(_) => archive.heard(true),
+            Err(error) if error.is_silence() => archive.heard(false),
+            Err(_) => {}
+        }
         match offloaded {
             Ok(None) => {}
             Ok(Some(end)) => {

@@ -228,6 +228,7 @@ impl Timelines {
             backup_lsn: position.backup,
             remote_consistent_lsn: position.remote_consistent,
             partial_lsn: position.partial,
+            bucket_unreachable_since: self.archive().and_then(Archive::unreachable_since),
             exposed_since: position.exposed.map(|at| {
                 let age = service::clock::boottime().saturating_sub(at).as_secs();
                 service::clock::unix_seconds().saturating_sub(age)

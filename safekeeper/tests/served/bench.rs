@@ -61,11 +61,13 @@ impl Server {
         let config = FixedConfig { drain, lease: None };
         let ring = Arc::new(Keyring::fixed_with([1; 32], config));
         let bucket = Bucket::open(&BucketConfig::directory(&root.join("bucket"))).unwrap();
+        let archive = Archive::new(bucket, Cell::new("dev").unwrap());
+        archive.probe().await.unwrap();
         let node = Node {
             node: NodeId(node),
             root: root.join("node"),
             ring: Arc::clone(&ring),
-            archive: Some(Archive::new(bucket, Cell::new("dev").unwrap())),
+            archive: Some(archive),
             tail,
         };
         let timelines = Arc::new(Timelines::new(node, shutdown.clone()).unwrap());

@@ -86,6 +86,9 @@ pub struct SafekeeperStatus {
     /// all of it is in the bucket (D8). Counted from the start of the process at the earliest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exposed_since: Option<u64>,
+    /// Since when the bucket does not answer this node, in unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket_unreachable_since: Option<u64>,
 }
 
 /// How far a pageserver is on a timeline.

@@ -44,7 +44,9 @@ impl Bucket {
             let id = u128::from_le_bytes(OsEntropy::bytes());
             let name = format!("probe/{id:032x}");
             let held = self.round(&name).await;
-            if let Err(error) = self.delete(&name).await {
+            // Where nobody answered, nothing is known to be there.
+            let silent = matches!(held, Err(ProbeError::Unavailable(_)));
+            if let (Err(error), false) = (self.delete(&name).await, silent) {
                 tracing::warn!(%error, "a probe object stays behind");
             }
             held?;
