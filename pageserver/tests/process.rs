@@ -332,6 +332,7 @@ async fn a_token_opens_its_own_tenant_and_nothing_else() {
             tenant: Some(tenant),
             scope: Scope::Tenant,
             exp: service::clock::unix_seconds() + 60,
+            placement: None,
         };
         signer.sign(&claims).unwrap()
     };

@@ -77,7 +77,7 @@ class PageStream(Connection):
     """`pagestream_v3`: every answer must repeat its request."""
 
     def __init__(self, cell, timeline, port=None):
-        super().__init__(cell, "pageserver-1", timeline, "tenant", port=port)
+        super().__init__(cell, "pageserver-1", timeline, "compute-main", port=port)
         command = f"pagestream_v3 {self.tenant} {timeline}"
         self.begin(command, pq.ExecStatus.COPY_BOTH)
         self.number = 0
@@ -136,7 +136,7 @@ def relation(cell, table, fork="", branch="main"):
 
 def full_backup(cell, timeline, at=None, process="pageserver-1"):
     """The archive of every file as of an LSN."""
-    with Connection(cell, process, timeline, "tenant") as connection:
+    with Connection(cell, process, timeline, "compute-main") as connection:
         command = f"fullbackup {connection.tenant} {timeline} {at or ''}"
         connection.begin(command, pq.ExecStatus.COPY_OUT)
         return b"".join(connection.pieces())
@@ -151,7 +151,7 @@ def members(archive):
 def read_wal(cell, timeline, start, end, process="safekeeper-1"):
     """WAL as a safekeeper sends it to a pageserver."""
     wal = bytearray()
-    with Connection(cell, process, timeline, "node", replication=True) as connection:
+    with Connection(cell, process, timeline, "pageserver-1", replication=True) as connection:
         command = f"START_REPLICATION PHYSICAL {lsn_text(start)}"
         connection.begin(command, pq.ExecStatus.COPY_BOTH)
         for piece in connection.pieces():

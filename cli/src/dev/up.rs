@@ -16,6 +16,7 @@ use crate::local::postgres;
 use crate::local::programs::{self, Kind, Program, program_file};
 use crate::local::settings::{self, POSTGRES_USER};
 use crate::local::system::{Branch, KmsKind, System};
+use crate::local::tokens;
 use crate::local::wire::{Answer, Question, ask};
 
 /// For a storage process to be ready.
@@ -110,7 +111,8 @@ pub(crate) fn write_files(home: &Home, system: &System) -> Result<(), Failure> {
     let programs = programs::all(system)?;
     let mut names: Vec<String> = programs.iter().map(|p| p.name.clone()).collect();
     names.push(OPERATOR.to_owned());
-    identity::make(home, system.tenant, &names)?;
+    identity::make(home, &names)?;
+    tokens::make(home, system.tenant, &programs)?;
     for program in &programs {
         settings::write(home, system, program)?;
     }

@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use crate::exit::Failure;
 use crate::local::home::{Home, read_text};
-use crate::local::identity::ADMIN_TOKEN;
 use crate::local::node::{Operator, metric};
 use crate::local::programs::{self, Kind, Program};
 use crate::local::system::{Branch, System};
+use crate::local::tokens::ADMIN_TOKEN;
 use crate::local::wire::{Answer, Question, ask};
 
 /// The gauge of data keys in memory.

@@ -2,44 +2,18 @@
 
 use std::path::Path;
 
-use ids::TenantId;
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ED25519, date_time_ymd,
+    KeyUsagePurpose, date_time_ymd,
 };
-use serde::Serialize;
 
-use super::clock::UnixTime;
 use super::home::{Home, make_directory, read_text, write_file};
 use crate::exit::Failure;
 
 /// Who the command line is.
 pub(crate) const OPERATOR: &str = "operator";
-/// The token file that opens everything.
-pub(crate) const ADMIN_TOKEN: &str = "admin.jwt";
-/// The token file of storage nodes.
-pub(crate) const NODE_TOKEN: &str = "node.jwt";
-/// The token file of computes.
-pub(crate) const TENANT_TOKEN: &str = "tenant.jwt";
-/// The public half of the key that tokens are signed with.
-pub(crate) const TOKEN_KEY: &str = "public.pem";
-const TOKEN_PRIVATE: &str = "private.pem";
-
-/// Tokens of a development system hold this long.
-const TOKEN_SECONDS: u64 = 10 * 365 * 86_400;
-
-/// As `service::token::Claims` reads them.
-#[derive(Serialize)]
-struct Claims {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tenant: Option<TenantId>,
-    scope: &'static str,
-    exp: u64,
-}
-
-/// Makes what is missing of the authority, the identities of `names`, and the tokens.
-pub(crate) fn make(home: &Home, tenant: TenantId, names: &[String]) -> Result<(), Failure> {
+/// Makes what is missing of the authority and the identities of `names`.
+pub(crate) fn make(home: &Home, names: &[String]) -> Result<(), Failure> {
     let authority = home.identity("authority");
     make_directory(&authority, 0o700)?;
     let key = key_at(&authority.join("ca.key"), KeyPair::generate)?;
@@ -53,7 +27,7 @@ pub(crate) fn make(home: &Home, tenant: TenantId, names: &[String]) -> Result<()
     for name in names {
         make_one(&home.identity(name), name, &ca, &issuer)?;
     }
-    make_tokens(home, tenant)
+    Ok(())
 }
 
 /// The same at every call: a new certificate has to fit the authority that exists.
@@ -100,37 +74,8 @@ fn lasting(params: &mut CertificateParams) {
     params.not_after = date_time_ymd(2049, 12, 31);
 }
 
-fn make_tokens(home: &Home, tenant: TenantId) -> Result<(), Failure> {
-    make_directory(&home.root.join("tokens"), 0o700)?;
-    let key = key_at(&home.token(TOKEN_PRIVATE), || {
-        KeyPair::generate_for(&PKCS_ED25519)
-    })?;
-    write_file(
-        &home.token(TOKEN_KEY),
-        key.public_key_pem().as_bytes(),
-        0o644,
-    )?;
-    let signing = EncodingKey::from_ed_pem(key.serialize_pem().as_bytes()).map_err(Failure::bug)?;
-    for (file, scope, tenant) in [
-        (ADMIN_TOKEN, "admin", None),
-        (NODE_TOKEN, "node", None),
-        (TENANT_TOKEN, "tenant", Some(tenant)),
-    ] {
-        let path = home.token(file);
-        if path.exists() {
-            continue;
-        }
-        let exp = UnixTime::now().seconds() + TOKEN_SECONDS;
-        let claims = Claims { tenant, scope, exp };
-        let header = Header::new(Algorithm::EdDSA);
-        let token = jsonwebtoken::encode(&header, &claims, &signing).map_err(Failure::bug)?;
-        write_file(&path, token.as_bytes(), 0o600)?;
-    }
-    Ok(())
-}
-
 /// The key in the file, made by `generate` where there is none.
-fn key_at(
+pub(super) fn key_at(
     path: &Path,
     generate: impl FnOnce() -> Result<KeyPair, rcgen::Error>,
 ) -> Result<KeyPair, Failure> {
@@ -146,8 +91,6 @@ fn key_at(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use jsonwebtoken::{DecodingKey, Validation};
-    use std::collections::HashSet;
 
     fn made(names: &[&str]) -> (tempfile::TempDir, Home) {
         let directory = tempfile::tempdir().unwrap();
@@ -155,7 +98,7 @@ mod tests {
             root: directory.path().to_owned(),
         };
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-        make(&home, TenantId([7; 16]), &names).unwrap();
+        make(&home, &names).unwrap();
         (directory, home)
     }
 
@@ -165,37 +108,12 @@ mod tests {
         let (_directory, home) = made(&["safekeeper-1"]);
         let read = |name: &str, file: &str| std::fs::read(home.identity(name).join(file)).unwrap();
         let before = read("safekeeper-1", "cert.pem");
-        make(
-            &home,
-            TenantId([7; 16]),
-            &["safekeeper-1".to_owned(), "compute-x".to_owned()],
-        )
-        .unwrap();
+        make(&home, &["safekeeper-1".to_owned(), "compute-x".to_owned()]).unwrap();
         assert_eq!(read("safekeeper-1", "cert.pem"), before);
         assert_eq!(read("safekeeper-1", "ca.pem"), read("compute-x", "ca.pem"));
         for name in ["safekeeper-1", "compute-x"] {
             let directory = home.identity(name);
             api::Client::new("https://127.0.0.1:1", Some(&directory)).unwrap();
         }
-    }
-
-    #[test]
-    fn tokens_say_what_storage_nodes_expect() {
-        let (_directory, home) = made(&[]);
-        let public = std::fs::read(home.token(TOKEN_KEY)).unwrap();
-        let key = DecodingKey::from_ed_pem(&public).unwrap();
-        let mut rules = Validation::new(Algorithm::EdDSA);
-        rules.required_spec_claims = HashSet::from(["exp".to_owned()]);
-        let claims = |file: &str| {
-            let token = read_text(&home.token(file)).unwrap();
-            jsonwebtoken::decode::<serde_json::Value>(&token, &key, &rules)
-                .unwrap()
-                .claims
-        };
-        assert_eq!(claims(ADMIN_TOKEN)["scope"], "admin");
-        assert_eq!(claims(NODE_TOKEN).get("tenant"), None);
-        let tenant = claims(TENANT_TOKEN);
-        assert_eq!(tenant["scope"], "tenant");
-        assert_eq!(tenant["tenant"], "07".repeat(16));
     }
 }

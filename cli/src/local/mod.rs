@@ -13,4 +13,5 @@ pub(crate) mod postgres;
 pub(crate) mod programs;
 pub(crate) mod settings;
 pub(crate) mod system;
+pub(crate) mod tokens;
 pub(crate) mod wire;

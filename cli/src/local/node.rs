@@ -10,7 +10,8 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::{Builder, Runtime};
 
 use super::home::{Home, read_text};
-use super::identity::{ADMIN_TOKEN, OPERATOR};
+use super::identity::OPERATOR;
+use super::tokens::ADMIN_TOKEN;
 use crate::exit::Failure;
 
 /// A page of text is asked for this long.

@@ -7,11 +7,11 @@ use ids::{TenantId, TimelineId};
 use serde::Serialize;
 
 use super::home::{Home, make_directory, write_file};
-use super::identity::{NODE_TOKEN, TENANT_TOKEN, TOKEN_KEY};
 use super::programs::{
     Kind, Program, keymanager_urls, pageserver_address, program_directory, safekeeper_set,
 };
 use super::system::{KmsKind, System};
+use super::tokens::{TOKEN_KEY, token_file};
 use crate::exit::Failure;
 
 /// The one cell.
@@ -190,7 +190,7 @@ fn storage(home: &Home, system: &System, program: &Program) -> Result<Storage, F
         cell: CELL,
         identity: home.identity(&program.name),
         token_key: home.token(TOKEN_KEY),
-        token: home.token(NODE_TOKEN),
+        token: home.token(&token_file(program)),
         keymanagers: keymanager_urls(system)?,
         lease_renew_ms: system.fast_keys.then_some(FAST_RENEW_MS),
         lease_drain_ms: system.fast_keys.then_some(FAST_DRAIN_MS),
@@ -233,7 +233,7 @@ fn compute(home: &Home, system: &System, program: &Program) -> Result<Compute, F
         http: format!("127.0.0.1:{}", program.http),
         directory: home.data(&program.name),
         identity: home.identity(&program.name),
-        token: home.token(TENANT_TOKEN),
+        token: home.token(&token_file(program)),
         keymanagers: keymanager_urls(system)?,
         lease_renew_ms: system.fast_keys.then_some(FAST_RENEW_MS),
         postgres_bin: POSTGRES_BIN,
@@ -322,6 +322,8 @@ mod tests {
                 table["token_key"].as_str(),
                 Some("/home/x/tokens/public.pem")
             );
+            let token = format!("/home/x/tokens/{name}.jwt");
+            assert_eq!(table["token"].as_str(), Some(token.as_str()), "K4");
             assert!(!table.contains_key("lease_renew_ms"));
         }
         assert_eq!(
@@ -331,10 +333,13 @@ mod tests {
     }
 
     #[test]
-    fn a_compute_gets_its_tenants_token_and_no_bucket() {
+    fn a_compute_gets_a_token_of_its_own_and_no_bucket() {
         let system = System::new().unwrap();
         let table = rendered(&system, "compute-main");
-        assert_eq!(table["token"].as_str(), Some("/home/x/tokens/tenant.jwt"));
+        assert_eq!(
+            table["token"].as_str(),
+            Some("/home/x/tokens/compute-main.jwt")
+        );
         assert!(!table.contains_key("bucket"));
         let members = table["safekeepers"]["members"].as_array().unwrap();
         assert_eq!(members.len(), 3);

@@ -12,13 +12,14 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::routing::post;
 use axum::{Json, Router};
-use ids::{Generation, KekVersion, NodeId, TenantId};
+use ids::{KekVersion, NodeId, TenantId};
 use serde::Serialize;
 use service::clock;
 use service::entropy::OsEntropy;
 use service::http::ApiError;
 use service::token::Scope;
 
+use super::placement::Placed;
 use super::tenant::Reading;
 use super::{Keymanager, Tenant};
 
@@ -89,11 +90,12 @@ async fn acquire(
     Json(request): Json<Acquire>,
 ) -> Result<Json<LeaseAnswer>, ApiError> {
     let (node, seqno) = (request.node, request.seqno);
+    let placed = keymanager.place(&headers, node)?;
     for tenant in &request.tenants {
-        keymanager.authorize(&headers, Scope::Tenant, Some(*tenant))?;
+        placed.allow(Scope::Tenant, *tenant)?;
     }
     let leases = keymanager
-        .grant_all(node, &request.tenants, Reading::Anew)
+        .grant_all(&placed, &request.tenants, Reading::Anew)
         .await;
     let record = Leased::new(node, seqno, &leases, 0);
     keymanager.record(record).await?;
@@ -107,15 +109,16 @@ async fn renew(
     Json(request): Json<Renew>,
 ) -> Result<Json<RenewAnswer>, ApiError> {
     let (node, seqno) = (request.node, request.seqno);
+    let placed = keymanager.place(&headers, node)?;
     let before = keymanager.rounds.last(node);
     let Some(tenants) = Round::tenants(before.as_ref(), &request) else {
         return Ok(Json(RenewAnswer::of_unknown_round(seqno)));
     };
     for tenant in &tenants {
-        keymanager.authorize(&headers, Scope::Tenant, Some(*tenant))?;
+        placed.allow(Scope::Tenant, *tenant)?;
     }
     let leases = keymanager
-        .grant_all(node, &tenants, Reading::MayBeOld)
+        .grant_all(&placed, &tenants, Reading::MayBeOld)
         .await;
     let id = u64::from_le_bytes(OsEntropy::bytes());
     let (round, answer) = Round::answer(before.as_ref(), &request, id, leases);
@@ -129,14 +132,14 @@ async fn renew(
 impl Keymanager {
     async fn grant_all(
         self: &Arc<Self>,
-        node: NodeId,
+        placed: &Placed,
         wanted: impl IntoIterator<Item = &TenantId>,
         reading: Reading,
     ) -> Vec<Lease> {
         let grants = wanted
             .into_iter()
             .map(async |id| match self.tenants.get(id) {
-                Some(tenant) => self.grant(tenant, node, reading).await,
+                Some(tenant) => self.grant(tenant, placed, reading).await,
                 None => unknown(*id),
             });
         futures_util::future::join_all(grants).await
@@ -144,10 +147,10 @@ impl Keymanager {
 
     /// One lease, on the strength of the newest request about the tenant (K7): who acquires, or
     /// holds none here, has it read anew; a renewal takes a reading that is a little old.
-    async fn grant(self: &Arc<Self>, tenant: &Tenant, node: NodeId, reading: Reading) -> Lease {
+    async fn grant(self: &Arc<Self>, tenant: &Tenant, placed: &Placed, reading: Reading) -> Lease {
         let now = clock::boottime();
         let reading = match reading {
-            Reading::MayBeOld if tenant.runs(node) => Reading::MayBeOld,
+            Reading::MayBeOld if tenant.runs(placed.node) => Reading::MayBeOld,
             _ => Reading::Anew,
         };
         let since = match reading {
@@ -156,7 +159,7 @@ impl Keymanager {
         };
         tenant.read_requests(since).await;
         self.announce(tenant).await;
-        tenant.lease(node, Generation::default(), since, reading)
+        tenant.lease(placed.node, placed.generation, since, reading)
     }
 }
 

@@ -5,6 +5,7 @@ mod fences;
 mod grants;
 mod leases;
 mod operator;
+mod placement;
 mod routes;
 mod tenant;
 #[cfg(test)]

@@ -67,7 +67,8 @@ async fn unwrap(
     headers: HeaderMap,
     Json(request): Json<UnwrapBatch>,
 ) -> Result<impl IntoResponse, ApiError> {
-    keymanager.authorize(&headers, OF_KEYS, Some(request.tenant))?;
+    let placed = keymanager.place(&headers, request.node)?;
+    placed.allow(OF_KEYS, request.tenant)?;
     let asked = request.slots.len();
     limit(asked, MAX_UNWRAP)?;
     let claim = Claim {
@@ -89,7 +90,8 @@ async fn mint(
     headers: HeaderMap,
     Json(request): Json<MintBatch>,
 ) -> Result<impl IntoResponse, ApiError> {
-    keymanager.authorize(&headers, OF_KEYS, Some(request.tenant))?;
+    let placed = keymanager.place(&headers, request.node)?;
+    placed.allow(OF_KEYS, request.tenant)?;
     let asked = usize::try_from(request.count).unwrap_or(usize::MAX);
     limit(asked, usize::try_from(MAX_MINT).unwrap_or(usize::MAX))?;
     let claim = Claim {
@@ -112,13 +114,11 @@ async fn watch(
     State(keymanager): Shared,
     headers: HeaderMap,
     Json(request): Json<Watch>,
-) -> Json<WatchAnswer> {
-    let allowed = |tenant| {
-        let asked = keymanager.authorize(&headers, Scope::Tenant, Some(tenant));
-        asked.is_ok()
-    };
+) -> Result<Json<WatchAnswer>, ApiError> {
+    let placed = keymanager.place(&headers, request.node)?;
+    let allowed = |tenant| placed.allow(Scope::Tenant, tenant).is_ok();
     let waited = keymanager.fences.wait(request.after, WATCH, allowed);
-    Json(waited.await)
+    Ok(Json(waited.await))
 }
 
 async fn fence_done(
@@ -126,7 +126,8 @@ async fn fence_done(
     headers: HeaderMap,
     Json(done): Json<FenceDone>,
 ) -> Result<(), ApiError> {
-    keymanager.authorize(&headers, Scope::Tenant, Some(done.tenant))?;
+    let placed = keymanager.place(&headers, done.node)?;
+    placed.allow(Scope::Tenant, done.tenant)?;
     let Some(tenant) = keymanager.tenants.get(&done.tenant) else {
         return Err(ApiError::new(
             Grade::FixRequest,

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use api::Client;
 use api::keys::{
-    Acquire, KeyErrorKind, Lease, LeaseAnswer, MintBatch, PATH_ACQUIRE, PATH_MINT, PATH_RENEW,
-    PATH_UNWRAP, PATH_WATCH, RenewAnswer, Request, RevokeReason, Round, TenantState, TenantStatus,
-    UnwrapBatch, Watch, WatchAnswer, decode_minted, decode_unwrapped, revoke_path,
+    Acquire, FenceDone, KeyErrorKind, Lease, LeaseAnswer, MintBatch, PATH_ACQUIRE, PATH_FENCE_DONE,
+    PATH_MINT, PATH_RENEW, PATH_UNWRAP, PATH_WATCH, RenewAnswer, Request, RevokeReason, Round,
+    TenantState, TenantStatus, UnwrapBatch, Watch, WatchAnswer, decode_minted, decode_unwrapped,
+    revoke_path,
 };
-use ids::{KekVersion, NodeId, WrapSlot};
+use ids::{Generation, KekVersion, NodeId, WrapSlot};
 use service::http;
-use service::token::{Claims, Scope, Signer};
+use service::token::{Claims, Placement, Scope, Signer};
 use tokio::net::TcpListener;
 
 use super::config::Config;
@@ -233,10 +234,29 @@ async fn a_disabled_key_fences_and_heals_with_a_new_version() {
 
 impl Served {
     fn bearer(&self, scope: Scope, tenant: Option<TenantId>) -> Client {
-        let exp = service::clock::unix_seconds() + 60;
+        self.placed(scope, tenant, Some((NODE, 1)))
+    }
+
+    fn placed(
+        &self,
+        scope: Scope,
+        tenant: Option<TenantId>,
+        placed: Option<(NodeId, u32)>,
+    ) -> Client {
         let signer = Signer::load(self.directory.path().join("private.pem")).unwrap();
-        let token = signer.sign(&Claims { tenant, scope, exp }).unwrap();
-        self.client.clone().with_token(token)
+        let placement = placed.map(|(node, generation)| Placement {
+            node,
+            generation: Generation(generation),
+        });
+        let claims = Claims {
+            tenant,
+            scope,
+            exp: service::clock::unix_seconds() + 60,
+            placement,
+        };
+        self.client
+            .clone()
+            .with_token(signer.sign(&claims).unwrap())
     }
 }
 
@@ -313,4 +333,94 @@ async fn tokens_open_their_tenant_alone_and_only_an_operator_revokes() {
     let own = served.bearer(Scope::Tenant, Some(TENANT));
     let answer: WatchAnswer = own.post(PATH_WATCH, &watch).await.unwrap();
     assert_eq!(answer.fences[0].reason, RevokeReason::Requested);
+}
+
+#[tokio::test]
+async fn a_node_is_who_its_token_says() {
+    let served = serve_with("token_key = '{at}/public.pem'").await;
+    let acquire = Acquire {
+        node: NODE,
+        tenants: vec![TENANT],
+        seqno: 3,
+    };
+    let renew = Round::ask(None, NODE, 3, &BTreeSet::from([TENANT]));
+    let lease = api::keys::LeaseId(1);
+    let (node, tenant) = (NODE, TENANT);
+    let mint = MintBatch {
+        node,
+        tenant,
+        lease,
+        count: 1,
+    };
+    let unwrap = UnwrapBatch {
+        node,
+        tenant,
+        lease,
+        slots: Vec::new(),
+    };
+    let watch = Watch { node, after: 0 };
+    let done = FenceDone {
+        node,
+        tenant,
+        epoch: 1,
+        took_ms: 1,
+    };
+    let other = served.placed(Scope::Node, None, Some((NodeId(2), 1)));
+    let nowhere = served.placed(Scope::Node, None, None);
+    let operator = served.placed(Scope::Admin, None, None);
+    for (client, why) in [
+        (other, "the token is of node 2, the request of 1"),
+        (nowhere, "the token places no node"),
+        (operator, "the token places no node"),
+    ] {
+        for refused in [
+            client.post_bytes(PATH_ACQUIRE, &acquire).await,
+            client.post_bytes(PATH_RENEW, &renew).await,
+            client.post_bytes(PATH_MINT, &mint).await,
+            client.post_bytes(PATH_UNWRAP, &unwrap).await,
+            client.post_bytes(PATH_WATCH, &watch).await,
+            client.post_bytes(PATH_FENCE_DONE, &done).await,
+        ] {
+            let refused = refused.unwrap_err().to_string();
+            assert!(refused.contains(why), "K4: {refused}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_older_placement_gets_no_renewal_once_a_later_one_has_a_lease() {
+    let served = serve_with("token_key = '{at}/public.pem'").await;
+    let placed = |generation| served.placed(Scope::Node, None, Some((NODE, generation)));
+    let (older, later) = (placed(1), placed(2));
+    let wanted = BTreeSet::from([TENANT]);
+    let renewed = async |client: &Client| {
+        let request = Round::ask(None, NODE, 3, &wanted);
+        let answer: RenewAnswer = client.post(PATH_RENEW, &request).await.unwrap();
+        let (_, leases) = Round::read(None, &wanted, answer).unwrap().unwrap();
+        leases[0].lease
+    };
+    let began = tokio::time::Instant::now();
+    let first = loop {
+        if let Some(lease) = renewed(&older).await {
+            break lease;
+        }
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "a lease is granted"
+        );
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    };
+    assert_eq!(renewed(&older).await, Some(first));
+    let second = renewed(&later).await.unwrap();
+    assert_ne!(first, second);
+    assert_eq!(renewed(&older).await, None, "K4");
+    assert_eq!(renewed(&later).await, Some(second));
+    // Nor do keys go out under the lease that it had.
+    let mint = MintBatch {
+        node: NODE,
+        tenant: TENANT,
+        lease: first,
+        count: 1,
+    };
+    assert!(older.post_bytes(PATH_MINT, &mint).await.is_err());
 }

@@ -32,7 +32,14 @@ async fn a_token_opens_its_tenant_on_both_listeners_and_no_other() {
     let server = Server::start(root.path(), Gate(Some(verifier))).await;
     let token = |scope, tenant: Option<TenantId>| {
         let exp = service::clock::unix_seconds() + 60;
-        signer.sign(&Claims { tenant, scope, exp }).unwrap()
+        let placement = None;
+        let claims = Claims {
+            tenant,
+            scope,
+            exp,
+            placement,
+        };
+        signer.sign(&claims).unwrap()
     };
     let own = token(Scope::Tenant, Some(TENANT));
     let node = token(Scope::Node, None);

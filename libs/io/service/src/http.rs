@@ -58,6 +58,19 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// Who sent a request, by its bearer token; what that allows is still to be asked.
+///
+/// # Errors
+/// No token, or a refused one.
+pub fn bearer(headers: &HeaderMap, verifier: &Verifier) -> Result<Claims, ApiError> {
+    let refuse = |why: String| ApiError::new(Grade::FixRequest, why);
+    let token = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
+        .ok_or_else(|| refuse("no bearer token".to_owned()))?;
+    verifier.verify(token).map_err(|e| refuse(e.to_string()))
+}
+
 /// Checks the bearer token of a request.
 ///
 /// # Errors
@@ -68,17 +81,20 @@ pub fn authorize(
     scope: Scope,
     tenant: Option<TenantId>,
 ) -> Result<Claims, ApiError> {
-    let refuse = |why: String| ApiError::new(Grade::FixRequest, why);
-    let token = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
-        .ok_or_else(|| refuse("no bearer token".to_owned()))?;
-    let claims = verifier.verify(token).map_err(|e| refuse(e.to_string()))?;
+    let claims = bearer(headers, verifier)?;
+    allow(&claims, scope, tenant).map(|()| claims)
+}
+
+/// Checks what a bearer may do.
+///
+/// # Errors
+/// The token does not allow `scope` for `tenant`.
+pub fn allow(claims: &Claims, scope: Scope, tenant: Option<TenantId>) -> Result<(), ApiError> {
     if claims.allow(scope, tenant) {
-        Ok(claims)
-    } else {
-        Err(refuse("the token does not allow this".to_owned()))
+        return Ok(());
     }
+    let why = "the token does not allow this";
+    Err(ApiError::new(Grade::FixRequest, why))
 }
 
 /// Whether the process can do its work; `/ready` says so. Not ready until said.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ids::TenantId;
+use ids::{Generation, NodeId, TenantId};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,17 @@ pub enum Scope {
     Admin,
 }
 
+/// Where a node serves: who shows the token is this node, and as it was placed for the
+/// `generation`-th time (K4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Placement {
+    /// The node.
+    pub node: NodeId,
+    /// Grows with every placement of the node; an older one gets no renewal.
+    pub generation: Generation,
+}
+
 /// The content of a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
@@ -28,6 +39,9 @@ pub struct Claims {
     pub scope: Scope,
     /// Unix seconds of its end.
     pub exp: u64,
+    /// Without one the bearer holds no leases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
 }
 
 impl Claims {
@@ -153,6 +167,10 @@ mod tests {
             tenant: Some(TenantId([3; 16])),
             scope: Scope::Tenant,
             exp: clock::unix_seconds() + 60,
+            placement: Some(Placement {
+                node: NodeId(4),
+                generation: Generation(2),
+            }),
         };
         let token = signer.sign(&claims).unwrap();
         assert_eq!(verifier.verify(&token).unwrap(), claims);
@@ -169,6 +187,7 @@ mod tests {
             tenant,
             scope,
             exp: 0,
+            placement: None,
         };
         assert!(claims(Scope::Tenant, Some(own)).allow(Scope::Tenant, Some(own)));
         assert!(!claims(Scope::Tenant, Some(own)).allow(Scope::Tenant, Some(TenantId([4; 16]))));
