@@ -1,9 +1,9 @@
 //! The keymanagers of a process, and how they are asked for leases (K3, K4).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use api::keys::{
@@ -13,7 +13,7 @@ use api::{Client, ClientError};
 use ids::{NodeId, TenantId};
 
 use crate::KeyError;
-use crate::lease::{lock, now_ms};
+use crate::lease::{Lease, lock, now_ms};
 use crate::verdict::{Grant, Verdicts};
 
 /// How a node reaches its keymanagers.
@@ -69,6 +69,8 @@ pub(crate) struct Connection {
     pub(crate) config: KeyringConfig,
     /// What each keymanager told last in answer to a renewal.
     rounds: Vec<Mutex<Option<Round>>>,
+    /// Every lease that somebody holds.
+    leases: Mutex<Vec<Weak<Lease>>>,
     seqno: AtomicU64,
     /// The keymanager that granted last: the first to be asked.
     preferred: AtomicUsize,
@@ -94,6 +96,7 @@ impl Connection {
         Ok(Self {
             rounds: servers.iter().map(|_| Mutex::default()).collect(),
             servers,
+            leases: Mutex::default(),
             seqno: AtomicU64::new(1),
             preferred: AtomicUsize::new(0),
             config,
@@ -103,6 +106,19 @@ impl Connection {
     /// Asks `server` first from now on: it knows of a fence that others may not have heard of yet.
     pub(crate) fn prefer(&self, server: usize) {
         self.preferred.store(server, Ordering::Relaxed);
+    }
+
+    /// Renews `lease` from now on, together with all others.
+    pub(crate) fn keep(&self, lease: &Arc<Lease>) {
+        lock(&self.leases).push(Arc::downgrade(lease));
+    }
+
+    /// The leases that run.
+    pub(crate) fn running(&self) -> HashMap<TenantId, Arc<Lease>> {
+        let mut leases = lock(&self.leases);
+        leases.retain(|lease| lease.upgrade().is_some_and(|lease| lease.check().is_ok()));
+        let held = leases.iter().filter_map(Weak::upgrade);
+        held.map(|lease| (lease.tenant(), lease)).collect()
     }
 
     /// The first lease of a tenant.

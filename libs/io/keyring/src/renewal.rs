@@ -6,40 +6,28 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ids::TenantId;
-use tokio::task::JoinHandle;
 
 use crate::KeyError;
 use crate::connection::Connection;
-use crate::lease::{Lease, Source, lock, now_ms};
-use crate::ring::Tenants;
+use crate::lease::{Lease, Source, now_ms};
 use crate::verdict::Grant;
 
-/// Begins to renew every lease of `tenants`, for as long as they are there.
-pub(crate) fn begin(connection: &Arc<Connection>, tenants: &Arc<Tenants>) -> JoinHandle<()> {
-    let (connection, tenants) = (Arc::clone(connection), Arc::downgrade(tenants));
-    service::task::spawn("renewals", async move {
+/// Begins to renew every lease of `connection`. A lease outlives its keyring in the hands of whoever
+/// uses it, so this goes on until nobody has either.
+pub(crate) fn begin(connection: &Arc<Connection>) {
+    let (connection, period) = (Arc::downgrade(connection), connection.config.renew);
+    drop(service::task::spawn("renewals", async move {
         loop {
-            tokio::time::sleep(connection.config.renew).await;
-            let Some(leases) = running(&tenants) else {
+            tokio::time::sleep(period).await;
+            let Some(connection) = connection.upgrade() else {
                 return;
             };
+            let leases = connection.running();
             if !leases.is_empty() {
                 renew(&connection, leases).await;
             }
         }
-    })
-}
-
-fn running(tenants: &Weak<Tenants>) -> Option<HashMap<TenantId, Arc<Lease>>> {
-    let tenants = tenants.upgrade()?;
-    let tenants = lock(&tenants);
-    let leases = tenants.values().filter_map(|tenant| tenant.lease.as_ref());
-    let running = leases.filter(|lease| lease.check().is_ok());
-    Some(
-        running
-            .map(|lease| (lease.tenant(), Arc::clone(lease)))
-            .collect(),
-    )
+    }));
 }
 
 async fn renew(connection: &Arc<Connection>, leases: HashMap<TenantId, Arc<Lease>>) {

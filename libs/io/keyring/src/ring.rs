@@ -63,17 +63,16 @@ pub struct Keyring {
     origin: Origin,
     tenants: Arc<Tenants>,
     held: Arc<Held>,
-    /// One task per keymanager, which listens for fences, and one that renews; they begin with the
-    /// first lease.
-    tasks: OnceLock<Vec<JoinHandle<()>>>,
+    /// One task per keymanager, which listens for fences; they begin with the first lease.
+    watchers: OnceLock<Vec<JoinHandle<()>>>,
 }
 
 pub(crate) type Tenants = Mutex<HashMap<TenantId, Tenant>>;
 
 impl Drop for Keyring {
     fn drop(&mut self) {
-        for task in self.tasks.get().into_iter().flatten() {
-            task.abort();
+        for watcher in self.watchers.get().into_iter().flatten() {
+            watcher.abort();
         }
     }
 }
@@ -95,7 +94,7 @@ impl Keyring {
             },
             tenants: Arc::default(),
             held: Arc::default(),
-            tasks: OnceLock::new(),
+            watchers: OnceLock::new(),
         }
     }
 
@@ -114,7 +113,7 @@ impl Keyring {
             origin: Origin::Remote(Arc::new(Connection::new(config)?)),
             tenants: Arc::default(),
             held: Arc::default(),
-            tasks: OnceLock::new(),
+            watchers: OnceLock::new(),
         })
     }
 
@@ -153,10 +152,9 @@ impl Keyring {
                 Arc::new(Lease::new(tenant, epoch, deadline, source, held))
             }
             Origin::Remote(connection) => {
-                self.tasks.get_or_init(|| {
-                    let mut tasks = watch::begin(connection, &self.tenants);
-                    tasks.push(renewal::begin(connection, &self.tenants));
-                    tasks
+                self.watchers.get_or_init(|| {
+                    renewal::begin(connection);
+                    watch::begin(connection, &self.tenants)
                 });
                 let grant = connection.acquire(tenant).await?;
                 let source = Source::Remote(Remote::new(Arc::clone(connection), grant));
@@ -178,6 +176,7 @@ impl Keyring {
         }
         entry.lease = Some(Arc::clone(&lease));
         if let Origin::Remote(connection) = &self.origin {
+            connection.keep(&lease);
             let expire = renewal::expire(Arc::downgrade(&lease), connection.config.drain);
             drop(service::task::spawn("lease", expire));
         }
