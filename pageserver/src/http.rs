@@ -26,7 +26,7 @@ use tokio_util::io::StreamReader;
 use crate::refusal::Refusal;
 use crate::tenants::Tenants;
 
-/// An upload that stands still for so long is given up: what came of it is in memory.
+/// An upload that stands still for so long is given up: what came of it is on the disk.
 const UPLOAD_SILENCE: Duration = Duration::from_secs(60);
 
 /// Everything that requests need.

@@ -13,7 +13,7 @@ use state::StateError;
 use store::{GetError, SealedGetError, SealedPutError};
 
 use crate::backup::BackupError;
-use crate::import::ImportError;
+use crate::import::{ArchiveError, ImportError, ValuesError};
 use crate::timeline::{
     AttachError, BranchError, Closed, IngestError, ManifestPutError, ManifestReadError, ReadError,
     Stale, WaitError, WriteError,
@@ -243,6 +243,9 @@ impl From<BackupError> for Refusal {
 impl From<ImportError> for Refusal {
     fn from(error: ImportError) -> Self {
         match error {
+            // The disk is ours to see to.
+            ImportError::Archive(ArchiveError::Spool(_))
+            | ImportError::Values(ValuesError::Spool(_)) => Self::not_now(error),
             ImportError::Archive(_) | ImportError::Values(_) | ImportError::Occupied { .. } => {
                 Self::bad_request(error)
             }

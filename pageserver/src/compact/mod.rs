@@ -146,7 +146,7 @@ async fn write_images(
 }
 
 /// The images that are being written. Together they hold every key.
-struct Images<'a> {
+pub(crate) struct Images<'a> {
     timeline: &'a Timeline,
     lsn: Lsn,
     bytes: usize,
@@ -158,7 +158,8 @@ struct Images<'a> {
 }
 
 impl<'a> Images<'a> {
-    fn new(timeline: &'a Timeline, lsn: Lsn, bytes: usize) -> Self {
+    /// Images at `lsn`, of about `bytes` each.
+    pub(crate) fn new(timeline: &'a Timeline, lsn: Lsn, bytes: usize) -> Self {
         Self {
             timeline,
             lsn,
@@ -170,19 +171,44 @@ impl<'a> Images<'a> {
         }
     }
 
-    async fn add(&mut self, key: Key, content: Option<Bytes>) -> Result<(), WriteError> {
+    /// Adds what a key holds; keys come in ascending order.
+    pub(crate) async fn add(&mut self, key: Key, content: Option<Bytes>) -> Result<(), WriteError> {
+        let value = match content {
+            None => {
+                self.last = key;
+                return Ok(());
+            }
+            Some(page) if page.len() == BLOCK && page.iter().all(|byte| *byte == 0) => Value::Zeros,
+            Some(content) => Value::Image(content),
+        };
+        self.put_value(key, value).await
+    }
+
+    /// Adds a value that stands by itself.
+    pub(crate) async fn put_value(&mut self, key: Key, value: Value) -> Result<(), WriteError> {
+        debug_assert!(value.is_base(), "an image holds what needs nothing older");
         if self.writer.len() >= self.bytes {
             self.put(self.last).await?;
             self.first = self.last.next();
         }
         self.last = key;
-        let value = match content {
-            None => return Ok(()),
-            Some(page) if page.len() == BLOCK && page.iter().all(|byte| *byte == 0) => Value::Zeros,
-            Some(content) => Value::Image(content),
-        };
         self.writer.put(key, self.lsn, &[value]);
         Ok(())
+    }
+
+    /// Ends them where all was `added`; where not, what was put already is deleted.
+    pub(crate) async fn finish_or_delete<E: From<WriteError>>(
+        mut self,
+        added: Result<(), E>,
+    ) -> Result<Vec<LayerDescription>, E> {
+        let all = match added {
+            Ok(()) => self.put(Key::MAX).await.map_err(E::from),
+            Err(error) => Err(error),
+        };
+        if all.is_err() {
+            self.timeline.delete_unnamed(&self.written).await;
+        }
+        all.map(|()| self.written)
     }
 
     async fn put(&mut self, last: Key) -> Result<(), WriteError> {

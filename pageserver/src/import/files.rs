@@ -6,6 +6,7 @@ use bytes::Bytes;
 use ids::{Fork, Lsn, RelTag, SlruKind};
 use pg::datadir::{self, DEFAULT_TABLESPACE, FILENODE_MAP, GLOBAL_TABLESPACE};
 
+use super::archive::{Archive, Extent};
 use super::values::ValuesError;
 
 /// What stops a server from being one that was shut down.
@@ -17,52 +18,80 @@ const NO_CLEAN_SHUTDOWN: [&str; 4] = [
 ];
 
 /// The files of a data directory that belong to a timeline.
-#[derive(Default)]
-pub(super) struct Files {
-    pub(super) control: Option<Bytes>,
+pub(super) struct Files<'a> {
+    archive: &'a Archive,
+    pub(super) control: Option<&'a Extent>,
     /// By tablespace and database.
-    pub(super) maps: BTreeMap<(u32, u32), Bytes>,
+    pub(super) maps: BTreeMap<(u32, u32), &'a Extent>,
     /// By fork and segment.
-    pub(super) forks: BTreeMap<(RelTag, u32), Bytes>,
-    pub(super) slru: BTreeMap<(SlruKind, u32), Bytes>,
-    pub(super) prepared: BTreeMap<u32, Bytes>,
+    pub(super) forks: BTreeMap<(RelTag, u32), &'a Extent>,
+    pub(super) slru: BTreeMap<(SlruKind, u32), &'a Extent>,
+    pub(super) prepared: BTreeMap<u32, &'a Extent>,
     /// Segments of WAL, by name.
-    pub(super) wal: BTreeMap<String, Bytes>,
+    pub(super) wal: BTreeMap<&'a str, &'a Extent>,
 }
 
-impl Files {
-    pub(super) fn sort(
-        files: impl IntoIterator<Item = (String, Bytes)>,
-    ) -> Result<Self, ValuesError> {
-        let mut sorted = Self::default();
-        for (path, bytes) in files {
-            sorted.add(path, bytes)?;
+/// What is not pages is taken whole, up to this: two-phase files are the largest.
+const WHOLE_BYTES_MAX: u64 = 64 << 20;
+
+/// The WAL that is read to find the end of the last record, which has 114 bytes.
+const WAL_BYTES: u64 = 64 << 10;
+
+impl<'a> Files<'a> {
+    pub(super) fn sort(archive: &'a Archive) -> Result<Self, ValuesError> {
+        let mut sorted = Self {
+            archive,
+            control: None,
+            maps: BTreeMap::new(),
+            forks: BTreeMap::new(),
+            slru: BTreeMap::new(),
+            prepared: BTreeMap::new(),
+            wal: BTreeMap::new(),
+        };
+        for (path, extent) in &archive.members {
+            sorted.add(path, extent)?;
         }
         sorted.forget_unlogged();
         Ok(sorted)
     }
 
+    /// All of a file that is not pages.
+    pub(super) fn whole(&self, path: &str, extent: &Extent) -> Result<Bytes, ValuesError> {
+        Self::check_whole(path, extent)?;
+        let read = self.archive.spool.read(extent.range.clone());
+        read.map_err(ValuesError::Spool)
+    }
+
+    /// Whether it may be taken whole.
+    pub(super) fn check_whole(path: &str, extent: &Extent) -> Result<(), ValuesError> {
+        let (path, bytes) = (path.to_owned(), extent.bytes());
+        if bytes > WHOLE_BYTES_MAX {
+            return Err(ValuesError::Length { path, bytes });
+        }
+        Ok(())
+    }
+
     /// Whatever a starting server makes anew is passed over: configuration belongs to the compute.
-    fn add(&mut self, path: String, bytes: Bytes) -> Result<(), ValuesError> {
-        if let Some((fork, segment)) = datadir::parse_relation_path(&path) {
-            self.forks.insert((fork, segment), bytes);
-        } else if let Some((kind, segment)) = datadir::parse_slru_path(&path) {
-            self.slru.insert((kind, segment), bytes);
-        } else if let Some(database) = map_of(&path) {
-            self.maps.insert(database, bytes);
+    fn add(&mut self, path: &'a str, extent: &'a Extent) -> Result<(), ValuesError> {
+        if let Some((fork, segment)) = datadir::parse_relation_path(path) {
+            self.forks.insert((fork, segment), extent);
+        } else if let Some((kind, segment)) = datadir::parse_slru_path(path) {
+            self.slru.insert((kind, segment), extent);
+        } else if let Some(database) = map_of(path) {
+            self.maps.insert(database, extent);
         } else if let Some(name) = path.strip_prefix("pg_twophase/") {
             let xid = u32::from_str_radix(name, 16).ok();
             let xid = xid.filter(|xid| datadir::twophase_path(*xid) == path);
-            let xid = xid.ok_or(ValuesError::Foreign(path))?;
-            self.prepared.insert(xid, bytes);
+            let xid = xid.ok_or_else(|| ValuesError::Foreign(path.to_owned()))?;
+            self.prepared.insert(xid, extent);
         } else if path == "global/pg_control" {
-            self.control = Some(bytes);
+            self.control = Some(extent);
         } else if path.starts_with("pg_tblspc/") {
-            return Err(ValuesError::Tablespace(path));
-        } else if NO_CLEAN_SHUTDOWN.contains(&path.as_str()) {
-            return Err(ValuesError::Recovers(path));
+            return Err(ValuesError::Tablespace(path.to_owned()));
+        } else if NO_CLEAN_SHUTDOWN.contains(&path) {
+            return Err(ValuesError::Recovers(path.to_owned()));
         } else if let Some(name) = path.strip_prefix("pg_wal/") {
-            self.wal.insert(name.to_owned(), bytes);
+            self.wal.insert(name, extent);
         }
         Ok(())
     }
@@ -77,17 +106,31 @@ impl Files {
         });
     }
 
-    /// The bytes of WAL from `from` on, to the end of its segment and through the next.
-    pub(super) fn wal_from(&self, from: Lsn, tli: u32, segment_bytes: u64) -> Option<Vec<u8>> {
+    /// The bytes of WAL from `from` on, as many as a record of a shutdown needs; `None` where
+    /// there is no such segment.
+    pub(super) fn wal_from(
+        &self,
+        from: Lsn,
+        tli: u32,
+        segment_bytes: u64,
+    ) -> Result<Option<Vec<u8>>, ValuesError> {
         let name = |lsn| datadir::wal_segment_name(tli, lsn, segment_bytes);
-        let first = self.wal.get(&name(from))?;
-        let at = from.segment_offset(segment_bytes) as usize;
-        let mut bytes = first.get(at..)?.to_vec();
-        let next = from.checked_add(segment_bytes)?;
-        if let Some(next) = self.wal.get(&name(next)) {
-            bytes.extend_from_slice(next);
+        let mut bytes = Vec::new();
+        let mut next = (from, from.segment_offset(segment_bytes));
+        while let Some(segment) = self.wal.get(name(next.0).as_str()) {
+            let start = segment.range.start.saturating_add(next.1);
+            let want = WAL_BYTES - bytes.len() as u64;
+            let end = start.saturating_add(want).min(segment.range.end);
+            let read = self.archive.spool.read(start.min(end)..end);
+            bytes.extend_from_slice(&read.map_err(ValuesError::Spool)?);
+            let behind = next.0.checked_add(segment_bytes);
+            let (Some(behind), true) = (behind, (bytes.len() as u64) < WAL_BYTES) else {
+                break;
+            };
+            next = (behind, 0);
         }
-        Some(bytes)
+        let begun = self.wal.contains_key(name(from).as_str());
+        Ok(begun.then_some(bytes))
     }
 }
 

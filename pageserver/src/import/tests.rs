@@ -44,7 +44,19 @@ pub(crate) fn initdb() -> Vec<u8> {
 }
 
 pub(crate) fn files(tar: &[u8]) -> BTreeMap<String, Bytes> {
-    archive::read(tar).unwrap().into_iter().collect()
+    read(tar).unwrap().files().collect()
+}
+
+fn read(tar: &[u8]) -> Result<Archive, ArchiveError> {
+    archive::read(tar, archive::unnamed_spool(tempfile::tempfile().unwrap()))
+}
+
+/// Imports files, by their paths.
+pub(crate) async fn import_files(
+    home: &Home,
+    files: impl IntoIterator<Item = (String, Bytes)>,
+) -> Result<(Arc<Timeline>, Imported), ImportError> {
+    import(home, Archive::of(files), IMAGE_BYTES).await
 }
 
 pub(crate) fn home(at: &Path) -> Home {
@@ -102,13 +114,13 @@ async fn a_fresh_data_directory_becomes_a_timeline_that_holds_all_of_it() {
         again.prepared.clear();
         again.values()
     });
-    let (again, same) = import(&home, files.clone()).await.unwrap();
+    let (again, same) = import_files(&home, files.clone()).await.unwrap();
     assert_eq!((same, again.last_lsn().unwrap()), (imported, start));
     again
         .ingest(imported.previous_record, start, start + 8, [])
         .unwrap();
     again.flush().await.unwrap();
-    let error = import(&home, files).await.map(|_| ()).unwrap_err();
+    let error = import_files(&home, files).await.map(|_| ()).unwrap_err();
     assert!(matches!(error, ImportError::Occupied { .. }), "{error}");
 }
 
@@ -118,7 +130,10 @@ fn what_cannot_be_a_timeline_is_refused_by_name() {
     let refuse = |change: &dyn Fn(&mut BTreeMap<String, Bytes>), words: &str| {
         let mut files = good.clone();
         change(&mut files);
-        let error = values(files).map(|_| ()).unwrap_err().to_string();
+        let error = plan(&Archive::of(files))
+            .map(|_| ())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(words), "{words:?} in {error:?}");
     };
     let pg_control = "global/pg_control".to_owned();
@@ -164,7 +179,7 @@ fn the_data_of_unlogged_relations_stays_behind() {
     for name in ["base/1/9999", "base/1/9999_init", "base/1/9999_fsm"] {
         files.insert(name.to_owned(), vec![0; BLOCK].into());
     }
-    let (_, values) = values(files).unwrap();
+    let values = plan(&Archive::of(files)).unwrap().parts;
     let size = |fork| {
         let rel = RelTag {
             spc: 1663,
@@ -177,6 +192,121 @@ fn the_data_of_unlogged_relations_stays_behind() {
             .any(|(key, _)| *key == Key::new(KeyKind::RelSize(rel)))
     };
     assert!(size(Fork::Init) && !size(Fork::Main) && !size(Fork::Fsm));
+}
+
+#[tokio::test]
+async fn an_archive_that_is_larger_than_the_memory_it_may_take_comes_in_by_layers() {
+    const BOUND: usize = 1 << 20;
+    let tar = initdb();
+    assert!(tar.len() > 20 * BOUND);
+    let bucket = tempfile::tempdir().unwrap();
+    let home = home(bucket.path());
+    let archive = read(&tar).unwrap();
+    let (timeline, imported) = import(&home, archive, BOUND).await.unwrap();
+    let layers = layers(&home).await;
+    assert!(layers.len() > 15, "{}", layers.len());
+    // An entry more than the bound, the index, the tags.
+    let most = (BOUND + 100_000) as u64;
+    assert!(layers.iter().all(|bytes| *bytes < most));
+    let start = imported.start_lsn;
+    for (path, bytes) in files(&tar) {
+        if let Some((fork, 0)) = pg::datadir::parse_relation_path(&path)
+            && let Some(last) = bytes.chunks(BLOCK).last()
+        {
+            let block = (bytes.len() / BLOCK - 1) as u32;
+            let held = timeline.content(Key::new(KeyKind::RelBlock(fork, block)), start);
+            assert!(held.await.unwrap().as_deref() == Some(last), "{path}");
+        }
+    }
+    assert_eq!(timeline.remote_consistent_lsn().unwrap(), start);
+}
+
+#[tokio::test]
+async fn an_archive_that_is_cut_or_garbled_is_refused_by_name_and_nothing_is_begun() {
+    let mut builder = tar::Builder::new(Vec::new());
+    // The last one looks, cut behind its content, like the mark of an end.
+    let members = [
+        (0, b'a'),
+        (700, b'b'),
+        (9000, b'c'),
+        (300_000, b'd'),
+        (4096, 0),
+    ];
+    for (n, (length, byte)) in members.into_iter().enumerate() {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(length as u64);
+        let content = vec![byte; length];
+        let path = format!("base/1/{n}");
+        builder
+            .append_data(&mut header, path, &content[..])
+            .unwrap();
+    }
+    let tar = builder.into_inner().unwrap();
+    assert_eq!(read(&tar).unwrap().members.len(), members.len());
+    let bucket = tempfile::tempdir().unwrap();
+    let home = home(bucket.path());
+    let refused = async |tar: &[u8]| {
+        let error = import_tar(&home, std::io::Cursor::new(tar.to_vec())).await;
+        error.map(|_| ()).unwrap_err().to_string()
+    };
+    // In headers, at their ends, in contents, between members, in the mark of the end.
+    let bounds = boundaries(&tar);
+    let around = |at: &usize| [*at, at + 1, at + 100, at + 511, at + 512, at + 513];
+    let cuts = bounds.iter().flat_map(around).chain([tar.len() - 1]);
+    for cut in cuts {
+        let words = refused(&tar[..cut]).await;
+        let named = words.contains("is cut") || words.contains("cannot be read");
+        assert!(named, "cut at {cut}: {words}");
+    }
+    let mut garbled = tar.clone();
+    garbled[bounds[2]..bounds[2] + 100].fill(b'x');
+    assert!(refused(&garbled).await.contains("cannot be read"));
+    assert!(refused(&tar).await.contains("pg_control"));
+    let begun = home.bucket.list("cells").await.unwrap();
+    assert_eq!(begun, [], "D1");
+}
+
+/// Where members begin, and where the last one ends.
+fn boundaries(tar: &[u8]) -> Vec<usize> {
+    let mut archive = tar::Archive::new(tar);
+    let (mut at, mut end) = (Vec::new(), 0);
+    for member in archive.entries().unwrap() {
+        let member = member.unwrap();
+        at.push(member.raw_header_position() as usize);
+        end = member.raw_file_position() + member.size().next_multiple_of(512);
+    }
+    at.push(end as usize);
+    at
+}
+
+#[tokio::test]
+async fn an_import_that_fails_midway_leaves_no_layer_and_the_same_import_completes_it() {
+    let bucket = tempfile::tempdir().unwrap();
+    let home = home(bucket.path());
+    let files = files(&initdb());
+    // The spool is read again while layers are written: where the end of it is gone, which holds the
+    // highest keys, the first layers are written and the last are not.
+    let (pages, rest): (Vec<_>, Vec<_>) = files
+        .clone()
+        .into_iter()
+        .partition(|(path, _)| path.starts_with("global/") && !path.contains("pg_"));
+    let broken = Archive::of(rest.into_iter().chain(pages));
+    broken.spool.cut(100_000);
+    let error = import(&home, broken, 1 << 20)
+        .await
+        .map(|_| ())
+        .unwrap_err();
+    assert!(error.to_string().contains("kept"), "{error}");
+    assert_eq!(layers(&home).await, [0; 0]);
+    let (timeline, imported) = import_files(&home, files).await.unwrap();
+    assert_eq!(timeline.last_lsn().unwrap(), imported.start_lsn);
+}
+
+/// The lengths of the layers in the bucket.
+async fn layers(home: &Home) -> Vec<u64> {
+    let objects = home.bucket.list("cells").await.unwrap().into_iter();
+    let layers = objects.filter(|object| object.name.contains("/layers/"));
+    layers.map(|object| object.bytes).collect()
 }
 
 /// Of `pg_control`, bit by bit.

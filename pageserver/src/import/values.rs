@@ -1,8 +1,12 @@
-//! What the files of a data directory are as values of a timeline.
+//! What the files of a data directory are as values of a timeline. All of it is checked here, before
+//! anything is written: the newest page of each file is known, so pages are read once, later.
+
+use std::io;
+use std::ops::Range;
 
 use api::timeline::Imported;
 use bytes::Bytes;
-use ids::{Key, KeyKind, Lsn, RelTag};
+use ids::{Key, KeyKind, Lsn, RelTag, SlruKind};
 use pg::PgMajor;
 use pg::control::{ControlError, ControlFile};
 use pg::datadir::{
@@ -12,6 +16,7 @@ use pg::datadir::{
 use pg::page::BLOCK;
 use pg::wal::{Decoder, FrameError, WalShape, rmgr};
 
+use super::archive::{Archive, Extent};
 use super::files::Files;
 use crate::ingest::Directory;
 use crate::value::Value;
@@ -52,7 +57,7 @@ pub(crate) enum ValuesError {
     #[error("{0} is no file of a data directory")]
     Foreign(String),
     #[error("{path} has {bytes} bytes")]
-    Length { path: String, bytes: usize },
+    Length { path: String, bytes: u64 },
     #[error("a segment before segment {segment} of {fork} is missing or not full")]
     Segments { fork: RelTag, segment: u32 },
     /// Redo would take it for one that holds the records up to there.
@@ -73,17 +78,60 @@ pub(crate) enum ValuesError {
     NoMap(u32),
     #[error(transparent)]
     Wal(#[from] FrameError),
+    /// The disk does not give back what came.
+    #[error("the archive cannot be read again: {0}")]
+    Spool(#[source] io::Error),
     #[error("there is no shutdown checkpoint at {0}, where pg_control has it")]
     NoCheckpoint(Lsn),
 }
 
-/// The values of a data directory, all of which stand at [`Imported::start_lsn`].
-pub(crate) fn values(
-    files: impl IntoIterator<Item = (String, Bytes)>,
-) -> Result<(Imported, Vec<(Key, Value)>), ValuesError> {
-    let files = Files::sort(files)?;
-    let raw = files.control.clone();
-    let raw = raw.ok_or_else(|| ValuesError::Missing("global/pg_control".to_owned()))?;
+/// The values of a data directory, in the order of their keys. All stand at
+/// [`Imported::start_lsn`].
+pub(crate) struct Plan {
+    pub(crate) imported: Imported,
+    /// `pg_control`, as it came.
+    pub(super) control: Bytes,
+    pub(super) parts: Vec<(Key, Part)>,
+}
+
+/// One value, or those of pages that follow each other.
+pub(super) enum Part {
+    Value(Value),
+    /// A file that is a value.
+    File(Range<u64>),
+    Pages(Pages),
+}
+
+/// Pages that lie behind each other in the spool, and so do their keys.
+#[derive(Clone)]
+pub(super) struct Pages {
+    pub(super) of: Segment,
+    pub(super) first: u32,
+    pub(super) range: Range<u64>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Segment {
+    Fork(RelTag),
+    Slru(SlruKind, u32),
+}
+
+impl Segment {
+    pub(super) const fn key(self, block: u32) -> Key {
+        Key::new(match self {
+            Self::Fork(fork) => KeyKind::RelBlock(fork, block),
+            Self::Slru(kind, segment) => KeyKind::SlruBlock(kind, segment, block),
+        })
+    }
+}
+
+/// What an archive holds. It reads what is not pages, and blocks.
+pub(crate) fn plan(archive: &Archive) -> Result<Plan, ValuesError> {
+    let files = Files::sort(archive)?;
+    let path = "global/pg_control";
+    let raw = files.control;
+    let raw = raw.ok_or_else(|| ValuesError::Missing(path.to_owned()))?;
+    let raw = files.whole(path, raw)?;
     let control = ControlFile::parse(&raw)?;
     check(&control)?;
     let imported = Imported {
@@ -96,20 +144,30 @@ pub(crate) fn values(
     let mut out = Out {
         end: imported.start_lsn,
         directory: Directory::default(),
-        values: Vec::new(),
+        parts: Vec::new(),
     };
     out.maps(&files, control.version())?;
     out.forks(&files)?;
     out.slru(&files)?;
-    for (xid, file) in files.prepared {
-        out.directory.prepared.insert(xid);
-        out.put(KeyKind::TwoPhase(u64::from(xid)), Value::Image(file));
+    for (xid, file) in &files.prepared {
+        out.directory.prepared.insert(*xid);
+        let key = Key::new(KeyKind::TwoPhase(u64::from(*xid)));
+        // Held to its length; read when it is its turn.
+        Files::check_whole(&pg::datadir::twophase_path(*xid), file)?;
+        out.parts.push((key, Part::File(file.range.clone())));
     }
     let checkpoint = Bytes::copy_from_slice(&control.checkpoint().encode());
     out.put(KeyKind::Checkpoint, Value::Image(checkpoint));
-    out.put(KeyKind::ControlFile, Value::Image(raw));
-    out.values.extend(out.directory.values());
-    Ok((imported, out.values))
+    out.put(KeyKind::ControlFile, Value::Image(raw.clone()));
+    let lists = out.directory.values().into_iter();
+    out.parts
+        .extend(lists.map(|(key, value)| (key, Part::Value(value))));
+    out.parts.sort_by_key(|(key, _)| *key);
+    Ok(Plan {
+        imported,
+        control: raw,
+        parts: out.parts,
+    })
 }
 
 fn check(control: &ControlFile) -> Result<(), ValuesError> {
@@ -130,10 +188,10 @@ fn check(control: &ControlFile) -> Result<(), ValuesError> {
 }
 
 /// Where the shutdown checkpoint ends, as WAL itself has it.
-fn end_of_wal(files: &Files, control: &ControlFile) -> Result<Lsn, ValuesError> {
+fn end_of_wal(files: &Files<'_>, control: &ControlFile) -> Result<Lsn, ValuesError> {
     let (at, checkpoint) = (control.checkpoint_lsn(), control.checkpoint());
     let (tli, segment_bytes) = (checkpoint.tli, control.segment_bytes());
-    let wal = files.wal_from(at, tli, segment_bytes);
+    let wal = files.wal_from(at, tli, segment_bytes)?;
     let wal = wal.ok_or_else(|| {
         let name = pg::datadir::wal_segment_name(tli, at, segment_bytes);
         ValuesError::Missing(format!("pg_wal/{name}"))
@@ -163,18 +221,19 @@ fn end_of_wal(files: &Files, control: &ControlFile) -> Result<Lsn, ValuesError> 
 struct Out {
     end: Lsn,
     directory: Directory,
-    values: Vec<(Key, Value)>,
+    parts: Vec<(Key, Part)>,
 }
 
 impl Out {
     fn put(&mut self, kind: KeyKind, value: Value) {
-        self.values.push((Key::new(kind), value));
+        self.parts.push((Key::new(kind), Part::Value(value)));
     }
 
     /// Every database has a map, and the shared relations have one.
-    fn maps(&mut self, files: &Files, version: PgMajor) -> Result<(), ValuesError> {
-        for (&(spc, db), bytes) in &files.maps {
-            let map = FilenodeMap::parse(version, bytes.clone());
+    fn maps(&mut self, files: &Files<'_>, version: PgMajor) -> Result<(), ValuesError> {
+        for (&(spc, db), extent) in &files.maps {
+            let bytes = files.whole(&format!("the relation map of database {db}"), extent)?;
+            let map = FilenodeMap::parse(version, bytes);
             let map = map.map_err(|source| ValuesError::Map { db, source })?;
             self.put(
                 KeyKind::RelMap { spc, db },
@@ -194,77 +253,59 @@ impl Out {
         Ok(())
     }
 
-    fn forks(&mut self, files: &Files) -> Result<(), ValuesError> {
-        for (&(fork, segment), bytes) in &files.forks {
+    fn forks(&mut self, files: &Files<'_>) -> Result<(), ValuesError> {
+        for (&(fork, segment), extent) in &files.forks {
             let before = self.directory.forks.get(&fork).copied();
             if before.unwrap_or(0) != segment.saturating_mul(SEGMENT_BLOCKS) {
                 return Err(ValuesError::Segments { fork, segment });
             }
             let first = before.unwrap_or(0);
-            let blocks = blocks(bytes, SEGMENT_BLOCKS).ok_or_else(|| ValuesError::Length {
+            let blocks = blocks(extent, SEGMENT_BLOCKS).ok_or_else(|| ValuesError::Length {
                 path: format!("{fork} (segment {segment})"),
-                bytes: bytes.len(),
+                bytes: extent.bytes(),
             })?;
-            self.directory.forks.insert(fork, first + blocks);
-            for (block, page) in (first..).zip(pages(bytes)) {
-                self.check_lsn(fork, block, &page)?;
-                self.put(KeyKind::RelBlock(fork, block), whole(page));
+            let (lsn, block) = extent.newest;
+            if lsn > self.end {
+                return Err(ValuesError::Future {
+                    fork,
+                    block: first.saturating_add(block),
+                    lsn,
+                    end: self.end,
+                });
             }
+            self.directory.forks.insert(fork, first + blocks);
+            self.pages(Segment::Fork(fork), first, extent);
         }
         Ok(())
     }
 
-    fn check_lsn(&self, fork: RelTag, block: u32, page: &Bytes) -> Result<(), ValuesError> {
-        let header = page.first_chunk::<8>().copied().unwrap_or_default();
-        // The high half comes first.
-        let lsn = Lsn(u64::from_le_bytes(header).rotate_left(32));
-        let end = self.end;
-        if lsn > end {
-            return Err(ValuesError::Future {
-                fork,
-                block,
-                lsn,
-                end,
-            });
-        }
-        Ok(())
-    }
-
-    fn slru(&mut self, files: &Files) -> Result<(), ValuesError> {
-        for (&(kind, segment), bytes) in &files.slru {
+    fn slru(&mut self, files: &Files<'_>) -> Result<(), ValuesError> {
+        for (&(kind, segment), extent) in &files.slru {
             let path = || pg::datadir::slru_path(kind, segment);
-            let blocks = blocks(bytes, SLRU_SEGMENT_PAGES).ok_or_else(|| ValuesError::Length {
+            let blocks = blocks(extent, SLRU_SEGMENT_PAGES).ok_or_else(|| ValuesError::Length {
                 path: path(),
-                bytes: bytes.len(),
+                bytes: extent.bytes(),
             })?;
             if segment > u32::MAX / SLRU_SEGMENT_PAGES {
                 return Err(ValuesError::Foreign(path()));
             }
             self.directory.slru.insert((kind, segment), blocks);
-            for (block, page) in (0..).zip(pages(bytes)) {
-                self.put(KeyKind::SlruBlock(kind, segment, block), whole(page));
-            }
+            self.pages(Segment::Slru(kind, segment), 0, extent);
         }
         Ok(())
+    }
+
+    fn pages(&mut self, of: Segment, first: u32, extent: &Extent) {
+        let range = extent.range.clone();
+        let pages = Pages { of, first, range };
+        if extent.bytes() > 0 {
+            self.parts.push((of.key(first), Part::Pages(pages)));
+        }
     }
 }
 
 /// How many whole pages there are; `None` where the last is not whole, or there are too many.
-fn blocks(bytes: &Bytes, at_most: u32) -> Option<u32> {
-    let count = u32::try_from(bytes.len() / BLOCK).ok()?;
-    (bytes.len().is_multiple_of(BLOCK) && count <= at_most).then_some(count)
-}
-
-fn pages(bytes: &Bytes) -> impl Iterator<Item = Bytes> + '_ {
-    (0..bytes.len())
-        .step_by(BLOCK)
-        .map(|at| bytes.slice(at..at + BLOCK))
-}
-
-fn whole(page: Bytes) -> Value {
-    if page.iter().all(|byte| *byte == 0) {
-        Value::Zeros
-    } else {
-        Value::Image(page)
-    }
+fn blocks(extent: &Extent, at_most: u32) -> Option<u32> {
+    let count = u32::try_from(extent.bytes() / BLOCK as u64).ok()?;
+    (extent.bytes().is_multiple_of(BLOCK as u64) && count <= at_most).then_some(count)
 }

@@ -23,6 +23,7 @@ pub(crate) const FOOTER_BYTES: usize = 48;
 const INDEX_ENTRY_BYTES: usize = Key::BYTES + 8 + 8 + 4;
 const ENTRY_HEAD_BYTES: usize = Key::BYTES + 8 + 4;
 const BLOCK_TARGET_BYTES: usize = 8192;
+const PIECE_BYTES: usize = 1 << 20;
 
 /// The bytes are not a layer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +47,10 @@ pub(crate) enum LayerError {
 /// Builds the plaintext of a layer from entries in order.
 #[derive(Debug, Default)]
 pub(crate) struct LayerWriter {
+    /// What is written, in pieces that are given back one by one: while a layer is sealed its
+    /// plaintext goes as its ciphertext comes, and it is not in memory twice.
+    full: Vec<Bytes>,
+    full_bytes: usize,
     out: BytesMut,
     index: Vec<IndexEntry>,
     entries: u64,
@@ -72,6 +77,9 @@ impl LayerWriter {
         );
         self.entries += 1;
         let bytes = value::encode(values);
+        if self.out.len() >= PIECE_BYTES {
+            self.next_piece();
+        }
         if self
             .index
             .last()
@@ -80,7 +88,7 @@ impl LayerWriter {
             self.index.push(IndexEntry {
                 key,
                 lsn,
-                offset: self.out.len() as u64,
+                offset: self.len() as u64,
                 length: 0,
             });
         }
@@ -96,7 +104,13 @@ impl LayerWriter {
 
     /// The bytes so far; where a writer of several files decides to go on to the next one.
     pub(crate) fn len(&self) -> usize {
-        self.out.len()
+        self.full_bytes + self.out.len()
+    }
+
+    fn next_piece(&mut self) {
+        let piece = std::mem::take(&mut self.out).freeze();
+        self.full_bytes += piece.len();
+        self.full.push(piece);
     }
 
     /// The lowest and the highest LSN of an entry.
@@ -104,9 +118,9 @@ impl LayerWriter {
         self.lsns
     }
 
-    /// The whole plaintext.
-    pub(crate) fn finish(mut self) -> Bytes {
-        let index_offset = self.out.len() as u64;
+    /// The whole plaintext, in pieces.
+    pub(crate) fn finish(mut self) -> Pieces {
+        let index_offset = self.len() as u64;
         for block in &self.index {
             self.out.put_slice(&block.key.0);
             self.out.put_u64_le(block.lsn.0);
@@ -120,7 +134,32 @@ impl LayerWriter {
         self.out.put_u64_le(self.entries);
         self.out.put_u64_le(low.0);
         self.out.put_u64_le(high.0);
-        self.out.freeze()
+        self.next_piece();
+        Pieces {
+            bytes: self.full_bytes,
+            pieces: self.full.into_iter(),
+        }
+    }
+}
+
+/// The plaintext of a layer. A piece that was taken is not kept.
+pub(crate) struct Pieces {
+    bytes: usize,
+    pieces: std::vec::IntoIter<Bytes>,
+}
+
+impl Pieces {
+    /// All of them together.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Iterator for Pieces {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        self.pieces.next()
     }
 }
 
@@ -313,7 +352,37 @@ mod tests {
                 );
             }
         }
-        writer.finish()
+        whole(writer)
+    }
+
+    fn whole(writer: LayerWriter) -> Bytes {
+        let pieces = writer.finish();
+        let bytes = pieces.bytes();
+        let whole = pieces.collect::<Vec<_>>().concat();
+        assert_eq!(whole.len(), bytes);
+        whole.into()
+    }
+
+    #[test]
+    fn a_layer_of_many_pieces_is_read_as_one_and_gives_each_piece_once() {
+        let mut writer = LayerWriter::default();
+        for n in 0..400 {
+            writer.put(key(n), Lsn(7), &[Value::Image(vec![n as u8; 8192].into())]);
+        }
+        let length = writer.len();
+        let pieces: Vec<Bytes> = writer.finish().collect();
+        assert_eq!(pieces.len(), 4);
+        assert!(
+            pieces
+                .iter()
+                .all(|piece| piece.len() < PIECE_BYTES + 10_000)
+        );
+        let layer = Bytes::from(pieces.concat());
+        assert!(layer.len() > length);
+        for n in [0, 127, 128, 129, 399] {
+            let image = Value::Image(vec![n as u8; 8192].into());
+            assert_eq!(collect(&layer, key(n), Lsn(9)).unwrap(), [(Lsn(7), image)]);
+        }
     }
 
     #[test]
@@ -339,7 +408,7 @@ mod tests {
 
     #[test]
     fn an_empty_layer_is_a_layer() {
-        let layer = LayerWriter::default().finish();
+        let layer = whole(LayerWriter::default());
         assert_eq!(collect(&layer, key(0), Lsn(1)), Ok(vec![]));
     }
 

@@ -90,6 +90,7 @@ fn seal(
     dek: &Dek,
     slot: &WrapSlot,
 ) -> (LayerDescription, Bytes) {
+    let pieces = writer.finish();
     // D5: the file id ends the name, so no name is ever written twice.
     let name = store::names::layer(keys, lsns, file_id);
     let spec = ObjectSpec {
@@ -105,7 +106,7 @@ fn seal(
         created_unix: place.created_unix,
         file_id,
     };
-    let sealed = object::seal(&spec, dek, slot, &writer.finish());
+    let sealed = object::seal_pieces(&spec, dek, slot, pieces.bytes() as u64, pieces);
     let description = LayerDescription {
         kind,
         name,

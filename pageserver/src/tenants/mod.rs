@@ -72,7 +72,7 @@ impl Node {
     }
 }
 
-/// As many archives are taken into memory at one time.
+/// As many archives are taken in at one time.
 const IMPORTS: usize = 4;
 
 /// All tenants of this node.

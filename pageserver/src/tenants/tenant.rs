@@ -161,14 +161,15 @@ impl Tenant {
         archive: impl AsyncRead + Send + Unpin + 'static,
     ) -> Result<Imported, Refusal> {
         // An upload takes its time, and may never end: nothing of the tenant waits for it.
-        let files = import::unpack(archive).await.map_err(|error| {
+        let home = self.home(timeline);
+        let archive = import::unpack(&home, archive).await.map_err(|error| {
             // An upload that a fence ended is told so (K6).
             let closed = self.check().err().map(Refusal::from);
             closed.unwrap_or_else(|| ImportError::from(error).into())
         })?;
         let _turn = self.attaching.lock().await;
         self.set_aside(timeline);
-        let imported = import::import(&self.home(timeline), files).await;
+        let imported = import::import(&home, archive, import::IMAGE_BYTES).await;
         self.wake.notify_one();
         let (opened, imported) = imported?;
         self.install(opened).await?;

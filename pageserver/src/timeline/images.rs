@@ -157,8 +157,28 @@ impl Timeline {
             .await
     }
 
+    /// Makes images, which together hold every key at `end`, the beginning of a timeline that holds
+    /// nothing yet: all of them by one manifest, or none (D1). `record` is the one that ends there,
+    /// and is to be taken in next.
+    pub(crate) async fn begin_with(
+        &self,
+        images: Vec<LayerDescription>,
+        record: Lsn,
+        end: Lsn,
+    ) -> Result<(), WriteError> {
+        let mut writer = self.writer.lock().await;
+        self.serving()?;
+        self.settle(&mut writer).await?;
+        self.change(&mut writer, |manifest| {
+            manifest.layers.extend(images);
+            manifest.disk_consistent_lsn = end;
+            manifest.previous_record = record;
+        })
+        .await
+    }
+
     /// Deletes layers that no manifest names or will name, as far as that can be done.
-    async fn delete_unnamed(&self, layers: &[LayerDescription]) {
+    pub(crate) async fn delete_unnamed(&self, layers: &[LayerDescription]) {
         for layer in layers {
             let name = format!("{}{}", self.home.layers(), layer.name);
             if let Err(error) = self.home.bucket.delete(&name).await {

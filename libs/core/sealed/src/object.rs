@@ -115,17 +115,34 @@ pub enum OpenError {
 /// Where the kind of `spec` is not that of an immutable object.
 #[must_use]
 pub fn seal(spec: &ObjectSpec, dek: &Dek, slot: &WrapSlot, plaintext: &[u8]) -> Bytes {
-    let length = plaintext.len() as u64;
-    let total = chunks::sealed_len(spec.kind, length);
+    seal_pieces(spec, dek, slot, plaintext.len() as u64, [plaintext])
+}
+
+/// Seals an object of `plaintext_len` bytes that come in pieces, each of which is dropped when it is
+/// sealed: at no time are plaintext and ciphertext both whole in memory.
+///
+/// # Panics
+/// Where the kind of `spec` is not that of an immutable object, or the pieces have another length.
+#[must_use]
+pub fn seal_pieces(
+    spec: &ObjectSpec,
+    dek: &Dek,
+    slot: &WrapSlot,
+    plaintext_len: u64,
+    pieces: impl IntoIterator<Item: AsRef<[u8]>>,
+) -> Bytes {
+    let total = chunks::sealed_len(spec.kind, plaintext_len);
     let total = usize::try_from(total).expect("the plaintext is in memory");
     let mut out = BytesMut::with_capacity(total);
     out.resize(HEADER_BYTES, 0);
     let attempt = Attempt::of(spec.file_id, dek, slot.clone());
     let mut writer = ObjectWriter::new(attempt, spec.kind);
-    writer.push(plaintext, &mut out);
+    for piece in pieces {
+        writer.push(piece.as_ref(), &mut out);
+    }
     let finished = writer.finish(spec, &mut out);
     out[..HEADER_BYTES].copy_from_slice(&finished.header);
-    debug_assert_eq!(
+    assert_eq!(
         (out.len(), total as u64),
         (total, finished.sealed_len),
         "the length formula and the writer must agree"

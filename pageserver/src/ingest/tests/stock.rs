@@ -14,8 +14,7 @@ use pg::wal::{RecordHeader, rmgr};
 use super::cluster::Cluster;
 use super::postgres::{Random, compared_from, differing, forks, is_compared, records};
 use crate::compact::{CompactConfig, compact};
-use crate::import::import;
-use crate::import::tests::home;
+use crate::import::tests::{home, import_files};
 use crate::ingest::{Directory, Ingest, IngestStream};
 use crate::timeline::Timeline;
 
@@ -69,7 +68,9 @@ async fn with_full_page_images_every_file_is_as_stock_recovery_makes_it() {
 async fn hold_to_stock(full_page_writes: bool, cuts: usize) {
     let cluster = Cluster::run(full_page_writes);
     let bucket = tempfile::tempdir().unwrap();
-    let (timeline, imported) = import(&home(bucket.path()), cluster.base()).await.unwrap();
+    let (timeline, imported) = import_files(&home(bucket.path()), cluster.base())
+        .await
+        .unwrap();
     let start = imported.start_lsn;
     let wal = cluster.wal(start);
     let records = records(imported.system_id, start, &wal);

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use pg::wal::{WalShape, lay_out};
 
 use super::*;
-use crate::import::import;
-use crate::import::tests::{files, home, initdb};
+use crate::import::tests::{files, home, import_files, initdb};
 use crate::ingest::stream::Stop;
 use crate::timeline::Timeline;
 
@@ -34,7 +33,7 @@ async fn stream(timeline: &Arc<Timeline>) -> IngestStream {
 async fn a_stream_takes_what_is_next_and_stops_by_name_at_what_it_cannot_take() {
     let bucket = tempfile::tempdir().unwrap();
     let base = files(&initdb());
-    let (timeline, imported) = import(&home(bucket.path()), base).await.unwrap();
+    let (timeline, imported) = import_files(&home(bucket.path()), base).await.unwrap();
     let mut log = Log {
         shape: WalShape {
             version: PgMajor::V15,

@@ -9,6 +9,8 @@ use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
 
+use service::entropy::OsEntropy;
+
 use crate::layer::lock;
 
 const UNFINISHED: &str = "unfinished";
@@ -92,6 +94,10 @@ impl Disk {
         Ok(file)
     }
 
+    pub(super) fn unnamed_file(&self) -> io::Result<File> {
+        unnamed_file(&self.directory)
+    }
+
     pub(super) fn remove(&self, name: &str) {
         let mut resident = lock(&self.resident);
         if let Some((bytes, _)) = resident.files.remove(name) {
@@ -128,6 +134,21 @@ impl Disk {
             .all(|part| matches!(part, Component::Normal(_)));
         inside.then(|| self.directory.join(name))
     }
+}
+
+/// A file that loses its name as soon as it has one. What a crash leaves in between, the next start
+/// removes.
+pub(super) fn unnamed_file(directory: &Path) -> io::Result<File> {
+    let id = u128::from_le_bytes(OsEntropy::bytes());
+    let path = directory.join(format!("{id:032x}.{UNFINISHED}"));
+    let mut options = File::options();
+    let file = options
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
+    fs::remove_file(&path)?;
+    Ok(file)
 }
 
 /// Notes what is below `directory`, and removes what was not finished.

@@ -101,6 +101,14 @@ impl LayerCache {
             .transpose()
     }
 
+    /// A file beside the copies that has no name, and is gone when it is closed. It blocks.
+    pub(crate) fn unnamed_file(&self) -> io::Result<File> {
+        match &self.disk {
+            Some(disk) => disk.unnamed_file(),
+            None => disk::unnamed_file(&std::env::temp_dir()),
+        }
+    }
+
     /// Removes a copy: it was damaged, or the object is gone.
     pub(crate) fn remove(&self, name: &str) {
         if let Some(disk) = &self.disk {
