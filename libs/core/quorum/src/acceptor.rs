@@ -17,64 +17,15 @@ use pg::wire::wal_push::{
 
 use crate::History;
 
+mod durable;
+mod refusal;
+
+pub use durable::{Durable, EndpointEpoch};
+pub use refusal::Refusal;
+
 /// A write that the shell was asked for. Writes become durable in the order of their tickets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
-
-/// The count of starts of an endpoint (C1): a lower one gets no vote. 0 where nobody counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct EndpointEpoch(pub u64);
-
-impl std::fmt::Display for EndpointEpoch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
-
-/// What must survive a crash beside the log.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Durable {
-    /// The highest term promised.
-    pub term: Term,
-    /// The terms of the log.
-    pub history: History,
-    /// Who votes.
-    pub membership: Membership,
-    /// The highest endpoint epoch that was given a vote.
-    pub epoch: EndpointEpoch,
-    /// What is known to be committed; it lags.
-    pub commit: Lsn,
-    /// Below this, WAL is on every safekeeper.
-    pub truncate: Lsn,
-    /// Whether this node doubts its log and is a learner (A5).
-    pub learner: bool,
-    /// Whether this learner has begun its log anew, and is being filled from the others.
-    pub copying: bool,
-}
-
-impl Durable {
-    /// The record of a learner that begins its log anew, and where that log begins: at a term's
-    /// start, which is the end of a record, so that everything above `kept` is copied. `None`
-    /// for a node that is in no doubt, and for one whose record names no term, since that record
-    /// was lost or set back: what it promised nobody knows (A1).
-    #[must_use]
-    pub fn anew(&self, kept: Lsn) -> Option<(Self, Lsn)> {
-        let entries = self.history.entries();
-        if !self.learner {
-            return None;
-        }
-        let kept = kept.min(self.commit);
-        let starts = || entries.iter().map(|e| e.start);
-        let at = starts().rfind(|s| *s <= kept).or(starts().next())?;
-        let record = Self {
-            history: self.history.up_to(at),
-            commit: at,
-            copying: true,
-            ..self.clone()
-        };
-        Some((record, at))
-    }
-}
 
 /// What the shell does. In order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,67 +64,6 @@ pub enum Action {
     },
     /// Answer with an error and end the connection.
     Close(Refusal),
-}
-
-/// Why a proposer is turned away.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Another generation of the membership.
-    #[error(
-        "WAL acceptor: refusing {what} due to generation mismatch: request {theirs}, sk {ours}"
-    )]
-    Generation {
-        /// The request.
-        what: &'static str,
-        /// Its generation.
-        theirs: Generation,
-        /// This node's.
-        ours: Generation,
-    },
-    /// This node is not in the proposer's membership.
-    #[error("safekeeper {0} is not a member of the configuration")]
-    NotMember(NodeId),
-    /// "Elected" names another position than the one where the logs part.
-    #[error("elected at {theirs}, but the logs part at {ours}")]
-    CommonPoint {
-        /// The proposer's.
-        theirs: Lsn,
-        /// This node's; 0 where they have nothing in common.
-        ours: Lsn,
-    },
-    /// Following would cut off what is committed (A3).
-    #[error("elected at {at}, below the commit position {commit}")]
-    BelowCommit {
-        /// Where.
-        at: Lsn,
-        /// The commit position.
-        commit: Lsn,
-    },
-    /// WAL of a term before its "elected" (A4).
-    #[error("append of term {0} before elected")]
-    BeforeElected(Term),
-    /// WAL that does not begin at the end of the log (A4).
-    #[error("append begins at {begin}, the log ends at {end}")]
-    Gap {
-        /// Where it begins.
-        begin: Lsn,
-        /// The end of the log.
-        end: Lsn,
-    },
-    /// The history is not one.
-    #[error("the history of terms is malformed")]
-    History,
-    /// A later start of the endpoint was given a vote (A6).
-    #[error("endpoint epoch {theirs} gets no vote: epoch {ours}, of a later start, has one here")]
-    Epoch {
-        /// The proposer's.
-        theirs: EndpointEpoch,
-        /// The highest that was voted for.
-        ours: EndpointEpoch,
-    },
-    /// This node doubts its log (A5).
-    #[error("safekeeper {0} is a learner: its log was damaged or restored")]
-    Learner(NodeId),
 }
 
 /// The state machine.
