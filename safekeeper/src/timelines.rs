@@ -8,11 +8,10 @@ use std::time::Duration;
 use api::timeline::SafekeeperStatus;
 use futures_util::StreamExt;
 use ids::{Generation, NodeId, TenantId, TimelineId};
-use keyring::{KeyError, Keyring};
+use keyring::Keyring;
 use pg::PgMajor;
 use pg::wal::WalShape;
 use pg::wire::wal_push::ProposerGreeting;
-use service::libpq::QueryError;
 use service::task::Shutdown;
 use state::{State, StateError, Table};
 use tokio::sync::Mutex;
@@ -23,6 +22,10 @@ use crate::offload;
 use crate::timeline::{Ended, Timeline, TimelineError};
 use crate::wal_store::{Place, SEGMENT_BYTES};
 
+mod error;
+
+pub use error::AccessError;
+
 /// How often timelines that could not be opened are tried again.
 const REOPEN: Duration = Duration::from_secs(30);
 /// Timelines that are opened at a time where nobody waits for them.
@@ -32,87 +35,6 @@ const CLOSING: Duration = Duration::from_secs(10);
 
 /// Tenant and timeline, 16 bytes each.
 const TABLE: Table<[u8; 32]> = Table::new("timeline");
-
-/// Why a timeline is not opened.
-#[derive(Debug, thiserror::Error)]
-pub enum AccessError {
-    /// Nobody has made it.
-    #[error("timeline {0} is not known here")]
-    Unknown(TimelineId),
-    /// The version of Postgres is not supported.
-    #[error(transparent)]
-    Version(#[from] pg::UnsupportedVersion),
-    /// Its segments have another length.
-    #[error("WAL segments of {0} bytes are not supported yet, only {SEGMENT_BYTES}")]
-    SegmentBytes(u32),
-    /// It belongs to another cluster.
-    #[error("the timeline is of {what} {ours}, not {theirs}")]
-    Other {
-        /// What differs.
-        what: &'static str,
-        /// What was stored.
-        ours: u64,
-        /// What the proposer says.
-        theirs: u64,
-    },
-    /// What is stored of it cannot be read.
-    #[error("what is stored of timeline {0} is not known here")]
-    Damaged(TimelineId),
-    /// A sync failed, and what the page cache shows proves nothing.
-    #[error("timeline {timeline} is not opened again by this process: {why}")]
-    Broken {
-        /// The timeline.
-        timeline: TimelineId,
-        /// What failed.
-        why: String,
-    },
-    /// The state.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The timeline.
-    #[error(transparent)]
-    Timeline(#[from] TimelineError),
-}
-
-impl AccessError {
-    /// The keys, where they are the reason.
-    #[must_use]
-    pub const fn key(&self) -> Option<&KeyError> {
-        match self {
-            Self::Timeline(error) => error.key(),
-            _ => None,
-        }
-    }
-}
-
-impl AccessError {
-    /// Whether no later try of this process can end otherwise.
-    fn is_lasting(&self) -> bool {
-        match self {
-            Self::Timeline(error) => error.is_damage(),
-            Self::State(_) | Self::Unknown(_) => false,
-            Self::Version(_)
-            | Self::SegmentBytes(_)
-            | Self::Other { .. }
-            | Self::Damaged(_)
-            | Self::Broken { .. } => true,
-        }
-    }
-}
-
-impl From<AccessError> for QueryError {
-    fn from(error: AccessError) -> Self {
-        let sqlstate = match error {
-            AccessError::Timeline(error) => return error.into(),
-            AccessError::Broken { why, .. } => return Ended::Broken(why).into(),
-            AccessError::Unknown(_) => "42704",
-            AccessError::Version(_) | AccessError::SegmentBytes(_) => "0A000",
-            AccessError::Damaged(_) => "58R03",
-            AccessError::Other { .. } | AccessError::State(_) => "XX000",
-        };
-        Self::refused(sqlstate, error)
-    }
-}
 
 /// The cluster of a timeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
