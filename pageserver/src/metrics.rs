@@ -3,9 +3,11 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use ids::{TenantId, TimelineId};
+use ids::{NodeId, TenantId, TimelineId};
 use prometheus::core::Collector;
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntGaugeVec, Opts};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts,
+};
 
 use crate::tenants::Attached;
 
@@ -13,6 +15,7 @@ struct Metrics {
     last_record: IntGaugeVec,
     remote_consistent: IntGaugeVec,
     ingested: IntCounter,
+    damaged_wal: IntCounterVec,
     requests: HistogramVec,
     flushes: Histogram,
     compactions: IntCounter,
@@ -22,6 +25,18 @@ struct Metrics {
 pub(crate) fn ingested(bytes: usize) {
     if let Some(metrics) = metrics() {
         metrics.ingested.inc_by(bytes as u64);
+    }
+}
+
+/// A safekeeper sent damaged WAL. It is counted by safekeeper over all attachments.
+pub(crate) fn damaged_wal(tenant: TenantId, timeline: TimelineId, safekeeper: NodeId) {
+    if let Some(metrics) = metrics() {
+        let labels = [
+            tenant.to_string(),
+            timeline.to_string(),
+            safekeeper.to_string(),
+        ];
+        metrics.damaged_wal.with_label_values(&labels).inc();
     }
 }
 
@@ -112,6 +127,13 @@ fn make() -> prometheus::Result<Metrics> {
         ingested: registered(IntCounter::new(
             "redoubt_pageserver_ingested_bytes_total",
             "Bytes of WAL taken in",
+        )?)?,
+        damaged_wal: registered(IntCounterVec::new(
+            Opts::new(
+                "pageserver_damaged_wal_total",
+                "Times that a safekeeper sent WAL which cannot be taken in",
+            ),
+            &["tenant", "timeline", "safekeeper"],
         )?)?,
         requests: registered(HistogramVec::new(
             latency(

@@ -439,6 +439,7 @@ mod tests {
             last_record_lsn: Lsn(at),
             remote_consistent_lsn: Lsn(0),
             stopped: stopped.map(str::to_owned),
+            damaged: Vec::new(),
         };
         assert_eq!(why_held(Lsn(1000), &status(500, None), 500), None);
         assert_eq!(

@@ -27,7 +27,7 @@ pub(crate) use changes::{Changes, CopyDatabase, IngestError, Reason};
 pub(crate) use directory::Directory;
 use directory::beside;
 pub(crate) use load::LoadError;
-pub(crate) use stream::{IngestStop, IngestStream};
+pub(crate) use stream::{IngestStop, IngestStream, Standing};
 
 use crate::value::Value;
 

@@ -52,16 +52,30 @@ pub(crate) enum Stop {
     Before,
 }
 
+/// What a stop says about the WAL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Nothing: a new stream goes on.
+    Anew,
+    /// These bytes are not what Postgres wrote. Others may have those.
+    Damaged,
+    /// They are, and a new stream would stop at the same place, always.
+    ForGood,
+}
+
 impl IngestStop {
-    /// Whether a new stream over the same WAL would stop at the same place, always.
-    pub(crate) const fn is_for_good(&self) -> bool {
-        matches!(
-            self.what,
+    pub(crate) const fn standing(&self) -> Standing {
+        match self.what {
             Stop::Frame(_)
-                | Stop::Record(_)
-                | Stop::NoContent(_)
-                | Stop::Timeline(timeline::IngestError::Gap { .. })
-        )
+            | Stop::Record(IngestError::Decode(_))
+            | Stop::Timeline(timeline::IngestError::Gap { .. }) => Standing::Damaged,
+            Stop::Record(IngestError::Refused { .. }) | Stop::NoContent(_) => Standing::ForGood,
+            Stop::NotNext { .. }
+            | Stop::Timeline(_)
+            | Stop::Read(_)
+            | Stop::Write(_)
+            | Stop::Before => Standing::Anew,
+        }
     }
 }
 
@@ -99,6 +113,11 @@ impl IngestStream {
     /// The position of the byte that is wanted next.
     pub(crate) fn position(&self) -> Lsn {
         self.decoder.position()
+    }
+
+    /// Where the record begins of which some bytes have come, and some have not.
+    pub(crate) const fn unfinished(&self) -> Option<Lsn> {
+        self.decoder.unfinished()
     }
 
     /// What is known after the last record.
@@ -147,14 +166,17 @@ impl IngestStream {
     }
 
     async fn take(&mut self, start: Lsn, end: Lsn, record: Bytes) -> Result<(), Stop> {
-        let header = RecordHeader::decode(&record);
-        let prev = header.ok_or(FrameError::Checksum { lsn: start })?.prev;
+        let header = RecordHeader::decode(&record).ok_or(FrameError::Length {
+            lsn: start,
+            bytes: u32::try_from(record.len()).unwrap_or(u32::MAX),
+        })?;
         let mut changes = self.ingest.ingest(start, end, &record)?;
         if let Some(copy) = &changes.copy {
             let copied = self.copy(copy).await?;
             changes.values.extend(copied);
         }
-        self.timeline.ingest(prev, start, end, changes.values)?;
+        self.timeline
+            .ingest(header.prev, start, end, changes.values)?;
         self.last = end;
         // Whoever feeds flushes long before, but some records are small and change a lot.
         if self.timeline.memory_bytes() > MEMORY_BYTES_MAX {

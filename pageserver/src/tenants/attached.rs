@@ -1,10 +1,12 @@
 //! One attached timeline with the tasks that work for it: the receiver of its WAL, and the one
 //! that brings what was taken in into the bucket (D8).
 
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use api::timeline::{PageserverStatus, SafekeeperSet};
+use api::timeline::{DamagedWal, PageserverStatus, SafekeeperSet};
+use ids::{Lsn, NodeId};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +29,8 @@ pub(crate) struct Attached {
     pub(crate) safekeepers: watch::Sender<SafekeeperSet>,
     /// Why ingest ended for good.
     stopped: OnceLock<String>,
+    /// Who sent damaged WAL, and what was wrong with it last.
+    damaged: Mutex<BTreeMap<NodeId, DamagedWal>>,
     /// Woken by each flush.
     pub(crate) flushed: Notify,
     stop: CancellationToken,
@@ -43,6 +47,7 @@ impl Attached {
             timeline,
             safekeepers: watch::Sender::new(safekeepers),
             stopped: OnceLock::new(),
+            damaged: Mutex::default(),
             flushed: Notify::new(),
             stop: CancellationToken::new(),
         });
@@ -99,6 +104,36 @@ impl Attached {
         drop(self.stopped.set(why));
     }
 
+    /// A safekeeper sent damaged WAL behind the record that ends at `after`.
+    pub(crate) fn note_damaged(&self, safekeeper: NodeId, after: Lsn, reason: String) {
+        let (tenant, timeline) = (self.timeline.tenant(), self.timeline.id());
+        metrics::damaged_wal(tenant, timeline, safekeeper);
+        let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = damaged.get(&safekeeper);
+        // The same again and again is one thing to look at.
+        if known.is_none_or(|known| known.reason != reason) {
+            tracing::error!(%tenant, %timeline, %safekeeper, %after, reason, "damaged WAL was sent");
+        }
+        let times = known.map_or(0, |known| known.times) + 1;
+        let noted = DamagedWal {
+            safekeeper,
+            after,
+            reason,
+            times,
+        };
+        damaged.insert(safekeeper, noted);
+    }
+
+    /// Of those who keep the WAL now, who sent it damaged.
+    fn damaged(&self) -> Vec<DamagedWal> {
+        let set = self.safekeepers.borrow();
+        let damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        let members = set.members.iter();
+        members
+            .filter_map(|member| damaged.get(&member.node).cloned())
+            .collect()
+    }
+
     /// How far it is.
     pub(crate) fn status(&self, node: &Node) -> Result<PageserverStatus, Closed> {
         Ok(PageserverStatus {
@@ -107,6 +142,7 @@ impl Attached {
             last_record_lsn: self.timeline.last_lsn()?,
             remote_consistent_lsn: self.timeline.remote_consistent_lsn()?,
             stopped: self.stopped.get().cloned(),
+            damaged: self.damaged(),
         })
     }
 

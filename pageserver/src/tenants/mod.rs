@@ -157,6 +157,7 @@ impl Tenants {
                 last_record_lsn: Lsn(0),
                 remote_consistent_lsn: Lsn(0),
                 stopped: Some(why.line()),
+                damaged: Vec::new(),
             });
             (timeline, status)
         };

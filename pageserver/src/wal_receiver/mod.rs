@@ -1,22 +1,25 @@
 //! Takes WAL from the safekeepers of a timeline, one at a time, and turns it into values.
 //!
 //! Any safekeeper has the same committed WAL, so that one that is silent, gone or behind is left
-//! for the next. A record that cannot be taken in ends ingest for good: no record is skipped.
+//! for the next, and so is one that sends damaged WAL. What a majority sends damaged is the WAL
+//! itself: it ends ingest for good, as a record does that is not supported. No record is skipped.
 
+mod damage;
 mod stream;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::timeline::NodeAddress;
-use ids::Lsn;
+use ids::{Lsn, NodeId};
 use service::libpq::WireError;
 use service::libpq::client::{Client, CopyStream};
 use tokio::time::timeout;
 
 use crate::backoff::Backoff;
-use crate::ingest::{IngestStop, IngestStream, LoadError};
+use crate::ingest::{IngestStop, IngestStream, LoadError, Standing};
 use crate::tenants::{Attached, Node};
+use damage::{Damage, Suspects, Verdict};
 use stream::Stream;
 
 /// A safekeeper that does not let us in by then is left.
@@ -52,6 +55,10 @@ enum StreamEnd {
     /// Another safekeeper has more.
     #[error("safekeeper {0} has committed WAL that this one has not")]
     Behind(usize),
+    /// F1: safekeepers commit whole records, so that a record which stays unfinished has a length
+    /// that is not its own.
+    #[error("the record at {0} does not end where the committed WAL does")]
+    Unfinished(Lsn),
     /// The safekeepers are others now.
     #[error("the safekeepers were replaced")]
     Replaced,
@@ -67,7 +74,8 @@ enum StreamEnd {
 pub(crate) async fn run(attached: Arc<Attached>, node: Arc<Node>) {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     let mut safekeepers = attached.safekeepers.subscribe();
-    let (mut ingest, mut turn, mut said) = (None, 0_usize, String::new());
+    let (mut ingest, mut turn, mut said) = (None::<IngestStream>, 0_usize, String::new());
+    let mut suspects = Suspects::default();
     loop {
         let members = safekeepers.borrow_and_update().members.clone();
         if members.is_empty() {
@@ -76,14 +84,14 @@ pub(crate) async fn run(attached: Arc<Attached>, node: Arc<Node>) {
             }
             continue;
         }
+        let source = Source {
+            node: &node,
+            attached: &attached,
+            members: &members,
+            current: turn % members.len(),
+        };
         let ended = match &mut ingest {
             Some(ingest) => {
-                let source = Source {
-                    node: &node,
-                    attached: &attached,
-                    members: &members,
-                    current: turn % members.len(),
-                };
                 let received = source.receive(ingest, &mut safekeepers, &mut backoff);
                 received.await
             }
@@ -98,9 +106,19 @@ pub(crate) async fn run(attached: Arc<Attached>, node: Arc<Node>) {
         if attached.serving().is_err() {
             return;
         }
+        if let Some(damage) = Damage::of(&ended) {
+            // What was taken in is in the timeline: from there on the others are asked.
+            ingest = None;
+            if let Err(stop) = source.suspect(damage, &mut suspects) {
+                return attached.stop_ingest(stop);
+            }
+            turn = turn.wrapping_add(1);
+            tokio::time::sleep(backoff.next()).await;
+            continue;
+        }
         let timeline = attached.timeline.id();
         match ended {
-            StreamEnd::Stopped(stop) if stop.is_for_good() => {
+            StreamEnd::Stopped(stop) if stop.standing() == Standing::ForGood => {
                 return attached.stop_ingest(stop.to_string());
             }
             StreamEnd::Stopped(stop) => {
@@ -166,8 +184,35 @@ impl Source<'_> {
             let StreamEnd::Idle = ended else {
                 return ended;
             };
+            if let Some(begun) = stream.unfinished() {
+                return StreamEnd::Unfinished(begun);
+            }
             if let Some(next) = self.who_has_more(stream.position()).await {
                 return StreamEnd::Behind(next);
+            }
+        }
+    }
+
+    /// This safekeeper sent damaged WAL; an error, which says why, where it is the WAL itself.
+    fn suspect(&self, damage: Damage, suspects: &mut Suspects) -> Result<(), String> {
+        // A timeline that serves no more ends the receiver anyway.
+        let (Some(member), Ok(after)) = (
+            self.members.get(self.current),
+            self.attached.timeline.last_lsn(),
+        ) else {
+            return Ok(());
+        };
+        let reason = damage.reason.clone();
+        let note = reason.clone();
+        self.attached.note_damaged(member.node, after, note);
+        let members: Vec<NodeId> = self.members.iter().map(|member| member.node).collect();
+        match suspects.sent(member.node, after, damage, &members) {
+            Verdict::AskOthers => Ok(()),
+            Verdict::OfTheWal { same } => {
+                let all = members.len();
+                Err(format!(
+                    "{reason}; {same} of {all} safekeepers sent the same"
+                ))
             }
         }
     }

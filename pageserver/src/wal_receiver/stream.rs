@@ -63,6 +63,11 @@ impl<'a> Stream<'a> {
         self.ingest.position()
     }
 
+    /// Where a record begins that has not come as a whole.
+    pub(super) const fn unfinished(&self) -> Option<Lsn> {
+        self.ingest.unfinished()
+    }
+
     /// Takes in what comes until that has an end; it can be called again after
     /// [`StreamEnd::Idle`].
     pub(super) async fn run(

@@ -25,11 +25,14 @@ pub(crate) struct Safekeeper {
     pub(crate) told: Arc<Mutex<Option<(Lsn, Lsn)>>>,
     /// How many streams were asked for.
     pub(crate) streams: Arc<AtomicUsize>,
+    /// Where a byte of what is sent is changed, and by which bits.
+    pub(crate) flip: watch::Sender<Option<(Lsn, u8)>>,
     shutdown: Shutdown,
 }
 
 struct Sender {
     wal: PathBuf,
+    flip: watch::Receiver<Option<(Lsn, u8)>>,
     commit: watch::Receiver<Lsn>,
     told: Arc<Mutex<Option<(Lsn, Lsn)>>>,
     streams: Arc<AtomicUsize>,
@@ -45,9 +48,12 @@ impl Safekeeper {
         let streams = Arc::<AtomicUsize>::default();
         let (receiver, tell) = (commit.subscribe(), Arc::clone(&told));
         let count = Arc::clone(&streams);
+        let flip = watch::Sender::new(None);
+        let flips = flip.subscribe();
         let factory = move |_| {
             Box::new(Sender {
                 wal: wal.clone(),
+                flip: flips.clone(),
                 commit: receiver.clone(),
                 told: Arc::clone(&tell),
                 streams: Arc::clone(&count),
@@ -60,6 +66,7 @@ impl Safekeeper {
             commit,
             told,
             streams,
+            flip,
             shutdown,
         }
     }
@@ -134,7 +141,13 @@ impl Sender {
         let file = self.wal.join(wal_segment_name(1, at, SEGMENT));
         let bytes = std::fs::read(file).unwrap();
         let from = usize::try_from(at.0 % SEGMENT).unwrap();
-        bytes[from..from + usize::try_from(end.0 - at.0).unwrap()].to_vec()
+        let mut sent = bytes[from..from + usize::try_from(end.0 - at.0).unwrap()].to_vec();
+        if let Some((flip, bits)) = *self.flip.borrow()
+            && (at..end).contains(&flip)
+        {
+            sent[usize::try_from(flip.0 - at.0).unwrap()] ^= bits;
+        }
+        sent
     }
 
     fn hear(&self, said: bytes::Bytes) {

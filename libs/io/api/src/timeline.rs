@@ -104,6 +104,22 @@ pub struct PageserverStatus {
     pub remote_consistent_lsn: Lsn,
     /// Where ingest stopped for good, and why.
     pub stopped: Option<String>,
+    /// Safekeepers that sent WAL which cannot be taken in.
+    #[serde(default)]
+    pub damaged: Vec<DamagedWal>,
+}
+
+/// Damaged WAL, as a safekeeper of the set has sent it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedWal {
+    /// Who sent it.
+    pub safekeeper: NodeId,
+    /// The end of the last record before it.
+    pub after: Lsn,
+    /// What is wrong, and where.
+    pub reason: String,
+    /// How often this one sent damaged WAL since the timeline was attached.
+    pub times: u64,
 }
 
 /// Attaches a timeline at a pageserver (D1), or tells it of other safekeepers.

@@ -56,20 +56,21 @@ async fn a_stream_takes_what_is_next_and_stops_by_name_at_what_it_cannot_take() 
 
     // Bytes that are missing stop this stream, and no other.
     let stop = taking.feed(log.at + 8, &[0; 8]).await.unwrap_err();
-    assert!(matches!(stop.what, Stop::NotNext { .. }) && !stop.is_for_good());
+    assert!(matches!(stop.what, Stop::NotNext { .. }) && stop.standing() == Standing::Anew);
     let second = log.write(rmgr::XLOG, 0x30, &oid);
     let stop = taking.feed(last, &second).await.unwrap_err();
     assert!(matches!(stop.what, Stop::Before), "{stop}");
     let mut taking = stream(&timeline).await;
     assert_eq!(taking.feed(last, &second).await.unwrap(), log.at);
 
-    // C3: so does a record that follows another one, for good.
+    // C3: so does a record that follows another one: others are asked for what belongs there.
     let (at, previous) = (log.at, log.previous);
     log.previous = start;
     let foreign = log.write(rmgr::XLOG, 0x30, &oid);
     let stop = stream(&timeline).await.feed(at, &foreign).await;
     let stop = stop.unwrap_err();
-    assert!(stop.is_for_good() && matches!(stop.what, Stop::Timeline(_)));
+    assert!(matches!(stop.what, Stop::Timeline(_)));
+    assert_eq!(stop.standing(), Standing::Damaged);
 
     // What is not supported is named, and what came before it stays.
     (log.at, log.previous) = (at, previous);
@@ -79,7 +80,7 @@ async fn a_stream_takes_what_is_next_and_stops_by_name_at_what_it_cannot_take() 
     let bad = log.write(rmgr::TBLSPC, 0x00, &tablespace);
     let both = [good, bad].concat();
     let stop = stream(&timeline).await.feed(at, &both).await.unwrap_err();
-    assert_eq!((stop.lsn, stop.is_for_good()), (bad_at, true));
+    assert_eq!((stop.lsn, stop.standing()), (bad_at, Standing::ForGood));
     assert!(stop.to_string().contains("tablespaces are not supported"));
     assert_eq!(timeline.last_lsn().unwrap(), bad_at);
 }

@@ -42,10 +42,14 @@ pub enum FrameError {
         bytes: u32,
     },
     /// A checksum does not hold.
-    #[error("WAL record at {lsn} fails its checksum")]
+    #[error("WAL record at {lsn} fails its checksum: it says {said:08x}, its bytes {found:08x}")]
     Checksum {
         /// Where the record begins.
         lsn: Lsn,
+        /// What the record says.
+        said: u32,
+        /// What its bytes say.
+        found: u32,
     },
     /// The chain of records is broken.
     #[error("WAL record at {lsn} says that {found} is before it, but {expected} is")]
@@ -124,6 +128,15 @@ impl Decoder {
     #[must_use]
     pub fn position(&self) -> Lsn {
         Lsn(self.at.0.saturating_add(self.buffer.len() as u64))
+    }
+
+    /// Where the record begins of which some bytes have come, and some have not.
+    #[must_use]
+    pub const fn unfinished(&self) -> Option<Lsn> {
+        match &self.state {
+            State::Inside { start, .. } => Some(*start),
+            State::Between | State::SkipRecord { .. } | State::SkipTo(_) => None,
+        }
     }
 
     /// Beginning and end of the last record that was given.
@@ -258,9 +271,14 @@ impl Decoder {
             return Ok(None);
         };
         let (start, bytes) = (*start, std::mem::take(bytes).freeze());
-        let header = RecordHeader::decode(&bytes).ok_or(FrameError::Checksum { lsn: start })?;
-        if record_crc(&bytes) != Some(header.crc) {
-            return Err(FrameError::Checksum { lsn: start });
+        let whole = RecordHeader::decode(&bytes).zip(record_crc(&bytes));
+        let (header, found) = whole.ok_or(FrameError::Length {
+            lsn: start,
+            bytes: bytes.len() as u32,
+        })?;
+        if found != header.crc {
+            let (lsn, said) = (start, header.crc);
+            return Err(FrameError::Checksum { lsn, said, found });
         }
         if let Some((expected, _)) = self.last
             && header.prev != expected
