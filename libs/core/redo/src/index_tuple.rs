@@ -24,7 +24,14 @@ pub(crate) fn tuple_len(tuple: &[u8]) -> Result<usize, Fault> {
 
 /// Takes a tuple and its padding off a payload.
 pub(crate) fn take_tuple<'a>(fields: &mut Fields<'a>) -> Result<&'a [u8], Fault> {
-    let mut ahead = *fields;
-    let len = tuple_len(ahead.take(TUPLE_HEADER_BYTES)?)?;
-    fields.take(align8(len))
+    fields.take(align8(next_len(*fields)?))
+}
+
+/// Takes a tuple off a payload that has no padding.
+pub(crate) fn take_packed_tuple<'a>(fields: &mut Fields<'a>) -> Result<&'a [u8], Fault> {
+    fields.take(next_len(*fields)?)
+}
+
+fn next_len(mut fields: Fields<'_>) -> Result<usize, Fault> {
+    tuple_len(fields.take(TUPLE_HEADER_BYTES)?)
 }

@@ -2,8 +2,8 @@
 //!
 //! [`apply`] changes one page as PostgreSQL's recovery would. It reads nothing but its arguments:
 //! every record of 14 to 18 that is redone here can be redone page by page. Records and pages
-//! come from computes, so a bad one is an error and never a panic. Not redone yet: GIN,
-//! GiST and SP-GiST (their images are).
+//! come from computes, so a bad one is an error and never a panic. Not redone yet: GiST and
+//! SP-GiST (their images are).
 #![forbid(unsafe_code)]
 
 mod brin;
@@ -11,6 +11,7 @@ mod btree;
 mod fault;
 mod fields;
 mod generic;
+mod gin;
 mod hash;
 mod heap;
 mod index_tuple;
@@ -80,6 +81,7 @@ fn apply_block(
         rmgr::HEAP => heap::redo(record, block, page),
         rmgr::HEAP2 => heap::redo2(version, record, block, page),
         rmgr::BTREE => btree::redo(record, block, page),
+        rmgr::GIN => gin::redo(record, block, page),
         rmgr::HASH => hash::redo(version, record, block, page),
         rmgr::BRIN => brin::redo(record, block, page),
         rmgr::SEQ => sequence::redo(record, page),

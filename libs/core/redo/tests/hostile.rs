@@ -23,7 +23,7 @@ prop_compose! {
 
 prop_compose! {
     fn record()(
-        rmid in prop_oneof![Just(9_u8), Just(10), Just(11), Just(12), Just(15), Just(17), Just(20), Just(0)],
+        rmid in prop_oneof![9_u8..18, Just(20), Just(0)],
         op in 0_u8..16,
         main_data in payload(),
         data in prop::collection::vec((payload(), 0_u32..40_000, any::<bool>()), 1..8),
@@ -45,19 +45,18 @@ prop_compose! {
     fn page()(
         pointers in prop::collection::vec((0_u32..8300, 0_u32..4, 0_u32..200), 0..20),
         upper in 100_u16..8200,
-        special in prop_oneof![Just(8176_u16), Just(8192), any::<u16>()],
+        special in prop_oneof![Just(8176_u16), Just(8184), Just(8192), any::<u16>()],
         fill in any::<u8>(),
-        (hash_flags, is_hash) in (0_u16..256, any::<bool>()),
+        (low, high) in (0_u16..256, prop_oneof![Just(0xff80_u16), 0_u16..256, Just(131)]),
     ) -> Box<[u8; 8192]> {
         let mut page = Box::new([fill; 8192]);
         page[..8].fill(0);
         page[12..14].copy_from_slice(&(24 + 4 * pointers.len() as u16).to_le_bytes());
         page[14..16].copy_from_slice(&upper.to_le_bytes());
         page[16..18].copy_from_slice(&special.to_le_bytes());
-        if is_hash {
-            page[8188..8190].copy_from_slice(&hash_flags.to_le_bytes());
-            page[8190..].copy_from_slice(&0xff80_u16.to_le_bytes());
-        }
+        // The end of a hash page (flags, then what all have), or of a GIN page (count, then flags).
+        page[8188..8190].copy_from_slice(&low.to_le_bytes());
+        page[8190..].copy_from_slice(&high.to_le_bytes());
         for (at, (start, state, len)) in pointers.into_iter().enumerate() {
             let raw = (start & 0x7fff) | state << 15 | len << 17;
             page[24 + 4 * at..28 + 4 * at].copy_from_slice(&raw.to_le_bytes());

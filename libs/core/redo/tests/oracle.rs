@@ -63,7 +63,7 @@ const FREQUENT: [(u8, u8); 8] = [
 
 /// Record types of which every block must be compared, or restored, this often: rmgr, op, blocks.
 const OFTEN: u64 = 20;
-const WANTED_OFTEN: [(u8, u8, &[u8]); 13] = [
+const WANTED_OFTEN: [(u8, u8, &[u8]); 26] = [
     (rmgr::HASH, 0x00, &[0]),
     (rmgr::HASH, 0x10, &[0, 1]),
     (rmgr::HASH, 0x20, &[0, 1]),
@@ -79,7 +79,32 @@ const WANTED_OFTEN: [(u8, u8, &[u8]); 13] = [
     (rmgr::HASH, 0xA0, &[0]),
     (rmgr::HASH, 0xB0, &[0]),
     (rmgr::HASH, 0xC0, &[0, 1]),
+    (rmgr::GIN, 0x10, &[0]),
+    (rmgr::GIN, 0x20, &[0, 1]),
+    (rmgr::GIN, 0x21, &[0, 1]),
+    (rmgr::GIN, 0x22, &[0]),
+    (rmgr::GIN, 0x23, &[0]),
+    (rmgr::GIN, 0x30, &[0, 1, 2, 3]),
+    (rmgr::GIN, 0x40, &[0]),
+    (rmgr::GIN, 0x50, &[0, 1, 2]),
+    (rmgr::GIN, 0x60, &[0, 1]),
+    (rmgr::GIN, 0x61, &[0, 1]),
+    (rmgr::GIN, 0x70, &[0]),
+    (rmgr::GIN, 0x80, &[0, 1, 16]),
+    (rmgr::GIN, 0x90, &[0]),
 ];
+
+/// What a record does: resource manager and op, and in the op's free bits a variant of it.
+fn kind(record: &Record) -> (u8, u8) {
+    let variant = match (record.rmid, record.op()) {
+        // What the page belongs to, and whether it is a leaf.
+        (rmgr::GIN, 0x20) => record.main_data[0],
+        // Whether the end of the list gets rows, or a next page.
+        (rmgr::GIN, 0x60) => u8::from(record.main_data[80..84] != [0; 4]),
+        _ => 0,
+    };
+    (record.rmid, record.op() | variant)
+}
 
 #[derive(Default)]
 struct Count {
@@ -136,7 +161,7 @@ fn redo_makes_the_pages_that_a_stock_server_made() {
     let mut cluster = Cluster::of(&run.base);
     let mut counts: BTreeMap<(u8, u8), Count> = BTreeMap::new();
     run.for_each_record(|record| {
-        let count = counts.entry((record.rmid, record.op())).or_default();
+        let count = counts.entry(kind(record)).or_default();
         count.records += 1;
         redo_and_compare(&mut cluster, record, count);
     });

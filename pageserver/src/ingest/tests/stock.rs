@@ -21,7 +21,7 @@ use crate::timeline::Timeline;
 const SEED: u64 = 0x5265_646f_7562_7431;
 
 /// What the workload must have written, else nothing is said of it: beside changes of pages.
-const KINDS: [(u8, u8); 31] = [
+const KINDS: [(u8, u8); 33] = [
     (rmgr::XLOG, 0x10),       // an online checkpoint
     (rmgr::XLOG, 0x30),       // the next OID
     (rmgr::XLOG, 0x40),       // a switch
@@ -53,6 +53,8 @@ const KINDS: [(u8, u8); 31] = [
     (rmgr::BTREE, 0x40),      // another
     (rmgr::HASH, 0x40),       // a bucket splits
     (rmgr::HASH, 0x80),       // a page is given back
+    (rmgr::GIN, 0x30),        // a page of entries or rows splits
+    (rmgr::GIN, 0x80),        // a list is merged
 ];
 
 #[tokio::test]

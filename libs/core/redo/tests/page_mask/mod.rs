@@ -37,6 +37,7 @@ pub(crate) fn mask(page: &mut Page, rmid: u8, block: &Block) {
         9 | 10 => mask_heap(page, (lower - 24) / 4, block.blkno),
         11 => mask_btree(page, (lower - 24) / 4, special),
         12 => mask_hash(page, (lower - 24) / 4, special),
+        13 => mask_gin(page, special),
         17 if special + 8 <= 8192 => clear(page, special + 4, 1), // it is being evacuated
         _ => {}
     }
@@ -79,6 +80,14 @@ fn mask_btree(page: &mut Page, items: usize, special: usize) {
     }
     clear(page, special + 12, 0x60); // split end, garbage
     page[special + 14..special + 16].fill(0); // the vacuum cycle
+}
+
+/// A page that is taken off the pending list stays as it was on the server, but not in recovery.
+/// Other deleted pages keep their content, which the server's own mask would blank.
+fn mask_gin(page: &mut Page, special: usize) {
+    if special + 8 <= 8192 && word(page, special + 6) == 4 {
+        page[12..special + 6].fill(0);
+    }
 }
 
 /// Unused pages keep their content, which the server's own mask would blank.
