@@ -19,6 +19,12 @@
  *   G4  A prepared transaction is ended by a utility command, inside which the wait takes place.
  *       G1 and G3 cover that command as a whole.
  *
+ * And it marks what the agent says (C7):
+ *
+ *   G5  The agent writes files that PostgreSQL does not log as logical messages, and everybody may
+ *       emit messages. So its sessions, whom pg_hba.conf lets in by their system user alone, write
+ *       with the origin DoNotReplicateId, which no other session can take.
+ *
  * What is not held: the death of the postmaster (every process ends with it, and no new session is
  * let in), SIGQUIT and SIGKILL (no commit is reported by a process that was killed; a crash follows
  * for all, and Redoubt restarts from a base backup), COMMIT PREPARED by the apply worker of a
@@ -27,13 +33,19 @@
  */
 #include "postgres.h"
 
+/* Port is laid out the same without them, and their headers need not be installed. */
+#undef ENABLE_GSS
+#undef USE_OPENSSL
+
 #include <signal.h>
 
 #include "access/xact.h"
 #include "fmgr.h"
+#include "libpq/auth.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
+#include "replication/origin.h"
 #include "replication/syncrep.h"
 #include "replication/walsender.h"
 #include "replication/walsender_private.h"
@@ -51,6 +63,9 @@ static sigset_t mask_before;
 static bool holding = false;
 
 static ProcessUtility_hook_type next_utility = NULL;
+static ClientAuthentication_hook_type next_authentication = NULL;
+
+#define AGENT "redoubt_agent"
 
 /* G1: cancel and terminate wait for us from here on. */
 static void
@@ -208,6 +223,16 @@ raise_synchronous_commit(int *value, void **extra, GucSource source)
 	return true;
 }
 
+/* G5 */
+static void
+mark_agent(Port *port, int status)
+{
+	if (next_authentication)
+		next_authentication(port, status);
+	if (status == STATUS_OK && strcmp(port->user_name, AGENT) == 0)
+		replorigin_session_origin = DoNotReplicateId;
+}
+
 static struct config_generic *
 find_setting(const char *name)
 {
@@ -250,4 +275,6 @@ _PG_init(void)
 	RegisterXactCallback(guard_transaction, NULL);
 	next_utility = ProcessUtility_hook;
 	ProcessUtility_hook = guard_utility;
+	next_authentication = ClientAuthentication_hook;
+	ClientAuthentication_hook = mark_agent;
 }

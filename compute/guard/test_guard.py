@@ -109,7 +109,7 @@ class Server:
         self.options = (
             f"-p {PORT} -c unix_socket_directories={self.directory} -c listen_addresses= "
             f"-c fsync=off -c shared_preload_libraries={self.directory}/redoubt_guard.so "
-            f"-c max_prepared_transactions=5 -c autovacuum=off {settings}"
+            f"-c wal_level=logical -c max_prepared_transactions=5 -c autovacuum=off {settings}"
         )
 
     def run(self, name, *arguments, check=True):
@@ -124,10 +124,10 @@ class Server:
         options = f"{self.options} -c synchronous_standby_names={standby}"
         self.run("pg_ctl", "-D", self.data, "-w", "-o", options, "-l", f"{self.directory}/log", "start")
 
-    def psql(self, *commands, **more):
+    def psql(self, *commands, user="postgres", **more):
         flags = [x for c in commands for x in ("-c", c)]
         return subprocess.Popen(
-            [*AS, f"{BIN}/psql", "-XAtq", "-h", self.directory, "-p", str(PORT), "-U", "postgres", *flags],
+            [*AS, f"{BIN}/psql", "-XAtq", "-h", self.directory, "-p", str(PORT), "-d", "postgres", "-U", user, *flags],
             cwd="/", text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, **more,
         )
@@ -254,6 +254,24 @@ def test_interrupts_that_find_no_wait(server, standby):
     assert "canceling statement" in client.communicate(timeout=5)[0]
 
 
+def test_messages_of_the_agent_are_marked(server, standby):
+    """Its origin is one that `only-local` leaves out, and that nobody else can take."""
+    emit = "SELECT pg_logical_emit_message(true, 'redoubt/file/x', '{}')"
+    server.sql("CREATE ROLE redoubt_agent LOGIN", "CREATE ROLE other LOGIN")
+    server.sql("SELECT pg_create_logical_replication_slot('s', 'test_decoding')")
+    server.sql("SET SESSION AUTHORIZATION redoubt_agent", emit.format("session"))
+    server.sql("SET ROLE redoubt_agent", emit.format("role"))
+    server.psql(emit.format("other"), user="other").communicate(timeout=30)
+    server.psql(emit.format("agent"), user="redoubt_agent").communicate(timeout=30)
+    peek = "SELECT data FROM pg_logical_slot_peek_changes('s', NULL, NULL{})"
+    every = server.sql(peek.format(""))
+    others = server.sql(peek.format(", 'only-local', '1'"))
+    for user, is_marked in (("session", False), ("role", False), ("other", False), ("agent", True)):
+        assert f"content:{user}" in every, every
+        assert (f"content:{user}" in others) != is_marked, others
+    server.sql("SELECT pg_drop_replication_slot('s')")
+
+
 def test_fast_stop_waits(server, standby):
     standby.answer(False)
     client = server.psql("INSERT INTO t VALUES (80)")
@@ -294,7 +312,8 @@ def main():
         assert server.sql("SHOW synchronous_commit") == "on"
         for test in (
             test_interrupts, test_prepared, test_asynchronous_commits,
-            test_interrupts_that_find_no_wait, test_fast_stop_waits,
+            test_interrupts_that_find_no_wait, test_messages_of_the_agent_are_marked,
+            test_fast_stop_waits,
         ):
             test(server, standby)
             print(f"{test.__name__} ok", flush=True)

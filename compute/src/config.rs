@@ -81,6 +81,10 @@ pub struct Config {
     /// How many bytes of WAL the pageserver may be behind before commits wait.
     #[serde(default = "pageserver_lag_bytes_max")]
     pub pageserver_lag_bytes_max: u64,
+    /// How much WAL a start brings for logical replication slots; slots that need more are given
+    /// up (C7).
+    #[serde(default = "slot_wal_bytes_max")]
+    pub slot_wal_bytes_max: u64,
     /// Settings of PostgreSQL; those that durability hangs on are refused.
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
@@ -114,6 +118,10 @@ const fn pageserver_lag_bytes_max() -> u64 {
     500 << 20
 }
 
+const fn slot_wal_bytes_max() -> u64 {
+    1 << 30
+}
+
 fn user() -> String {
     "redoubt".to_owned()
 }
@@ -142,6 +150,9 @@ pub enum ConfigRefused {
     /// A setting that the agent owns.
     #[error("settings.{0} is the agent's own: durability or secrecy hangs on it")]
     Setting(String),
+    /// Such WAL does not say all.
+    #[error("settings.wal_level is replica or logical, not {0:?}")]
+    WalLevel(String),
     /// The user does not exist.
     #[error("the system user {0:?} does not exist: useradd --system {0}")]
     User(String),
@@ -204,6 +215,10 @@ impl Config {
         }
         if self.quorum_silence_ms < QUORUM_SILENCE_MS_MIN {
             return Err(ConfigRefused::Silence(self.quorum_silence_ms));
+        }
+        let level = self.settings.get("wal_level");
+        if let Some(level) = level.filter(|level| !["replica", "logical"].contains(&&***level)) {
+            return Err(ConfigRefused::WalLevel(level.clone()));
         }
         match self.settings.keys().find(|name| settings::is_ours(name)) {
             Some(name) => Err(ConfigRefused::Setting(name.clone())),
@@ -318,7 +333,11 @@ mod tests {
                 "{name}"
             );
         }
-        let with = config("development = true\nsettings = { work_mem = \"8MB\" }");
-        assert!(with.check().is_ok());
+        for good in ["work_mem = \"8MB\"", "wal_level = \"logical\""] {
+            let with = config(&format!("development = true\nsettings = {{ {good} }}"));
+            assert!(with.check().is_ok(), "{good}");
+        }
+        let minimal = config("development = true\nsettings = { wal_level = \"minimal\" }");
+        assert!(matches!(minimal.check(), Err(ConfigRefused::WalLevel(_))));
     }
 }

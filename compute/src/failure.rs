@@ -47,6 +47,9 @@ pub enum Failure {
     /// The first record cannot be made.
     #[error(transparent)]
     Shutdown(#[from] ShutdownError),
+    /// What PostgreSQL does not log cannot be restored (C7).
+    #[error(transparent)]
+    Restore(#[from] crate::keep::restore::RestoreError),
     /// The term is lost: another compute runs, or the safekeepers are others (C1).
     #[error(transparent)]
     Lost(#[from] ProposerLost),
@@ -129,6 +132,7 @@ impl Failure {
             | Self::Ended { .. }
             | Self::GaveUp { .. }
             | Self::Silence { .. }
+            | Self::Restore(_)
             | Self::Slow
             | Self::Io { .. } => Grade::Retry,
             Self::Task => Grade::Bug,

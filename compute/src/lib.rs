@@ -9,6 +9,7 @@ pub mod deadline;
 pub mod door;
 pub mod failure;
 pub mod inside;
+mod keep;
 pub mod lease;
 pub mod place;
 pub mod postgres;

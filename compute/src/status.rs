@@ -52,6 +52,10 @@ pub struct Status {
     pub committed_lsn: Lsn,
     /// Why commits wait, or why it is not open.
     pub reason: Option<String>,
+    /// What this start found otherwise than it was left: settings, replication slots (C7).
+    pub not_as_left: Vec<String>,
+    /// What of it is not kept now, and why.
+    pub not_kept: Option<String>,
 }
 
 /// Where the agent says what it does. Clones are the same.
@@ -69,6 +73,8 @@ impl Default for Board {
             start_lsn: None,
             committed_lsn: Lsn::INVALID,
             reason: None,
+            not_as_left: Vec::new(),
+            not_kept: None,
         };
         Self {
             status: watch::Sender::new(status),
@@ -145,6 +151,22 @@ impl Board {
     pub fn hold(&self, reason: Option<String>) {
         service::http::readiness().set(reason.clone().map_or(Ok(()), Err));
         self.status.send_modify(|status| status.reason = reason);
+    }
+
+    /// What this start found otherwise than it was left.
+    pub(crate) fn restored(&self, not_as_left: Vec<String>) {
+        self.status
+            .send_modify(|status| status.not_as_left = not_as_left);
+    }
+
+    /// What is not kept, if anything is not.
+    pub(crate) fn not_kept(&self, reason: Option<String>) {
+        if self.status.borrow().not_kept != reason {
+            if let Some(reason) = &reason {
+                tracing::warn!(%reason, "not all is kept");
+            }
+            self.status.send_modify(|status| status.not_kept = reason);
+        }
     }
 
     /// What HTTP answers.

@@ -222,7 +222,7 @@ pub(super) fn create(path: &Path) -> io::Result<File> {
 }
 
 /// Makes PostgreSQL's user the owner of `path`.
-pub(super) fn give(path: &Path, owner: Owner) -> io::Result<()> {
+pub(crate) fn give(path: &Path, owner: Owner) -> io::Result<()> {
     chown(path, Some(owner.uid), Some(owner.gid))
 }
 

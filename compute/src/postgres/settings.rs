@@ -25,7 +25,7 @@ pub const IDENT: &str = "redoubt root redoubt_agent\n";
 /// Makes the agent's role, on a server that runs for nobody else.
 pub const CREATE_ROLE: &str = "\
 CREATE ROLE redoubt_agent LOGIN REPLICATION CONNECTION LIMIT 8;
-GRANT pg_monitor TO redoubt_agent;
+GRANT pg_monitor, pg_checkpoint TO redoubt_agent;
 ";
 
 const OURS: [&str; 42] = [
@@ -67,10 +67,18 @@ const OURS: [&str; 42] = [
     "unix_socket_group",
     "unix_socket_permissions",
     "wal_consistency_checking",
-    "wal_level",
+    "track_commit_timestamp",
     "wal_log_hints",
     "wal_sync_method",
     "zero_damaged_pages",
+];
+
+/// Sizes of shared tables that a primary may change at a start.
+const SIZES: [&str; 4] = [
+    "max_connections",
+    "max_locks_per_transaction",
+    "max_prepared_transactions",
+    "max_worker_processes",
 ];
 
 /// Whether a setting is the agent's own.
@@ -96,16 +104,17 @@ pub struct Places<'a> {
 }
 
 /// The arguments of `postgres`. What `pg_control` says about the size of shared tables is kept,
-/// so that the first record is not a change of parameters; `own` comes before what is ours.
+/// so that the first record is not a change of parameters, unless `ALTER SYSTEM` has changed it
+/// (`kept`); `own` comes before what is ours.
 #[must_use]
 pub fn arguments(
     places: &Places<'_>,
     control: &ControlFile,
     own: &BTreeMap<String, String>,
+    kept: &BTreeMap<String, String>,
 ) -> Vec<String> {
     let path = |path: &Path| path.display().to_string();
-    let mut settings: Vec<(String, String)> = recorded(control);
-    settings.extend(own.iter().map(|(n, v)| (n.clone(), v.clone())));
+    let mut settings = chosen(recorded(control), own, kept);
     let fixed = [
         ("config_file", path(&places.etc.join("postgresql.conf"))),
         ("hba_file", path(&places.etc.join("pg_hba.conf"))),
@@ -143,6 +152,22 @@ pub fn arguments(
         arguments.extend(["-c".to_owned(), format!("{name}={value}")]);
     }
     arguments
+}
+
+/// What somebody may choose, over what is recorded.
+fn chosen(
+    mut settings: Vec<(String, String)>,
+    own: &BTreeMap<String, String>,
+    kept: &BTreeMap<String, String>,
+) -> Vec<(String, String)> {
+    settings.retain(|(name, _)| !(SIZES.contains(&name.as_str()) && kept.contains_key(name)));
+    settings.extend(own.iter().map(|(n, v)| (n.clone(), v.clone())));
+    // A slot that is there needs it, whatever else is said.
+    let is_logical = |all: &BTreeMap<_, _>| all.get("wal_level").is_some_and(|l| l == "logical");
+    if is_logical(own) || is_logical(kept) {
+        settings.push(("wal_level".to_owned(), "logical".to_owned()));
+    }
+    settings
 }
 
 /// The port in the name of the socket.
@@ -198,6 +223,39 @@ mod tests {
     fn names_are_compared_as_postgresql_compares_them() {
         assert!(is_ours("FSYNC") && is_ours("redoubt_guard.anything"));
         assert!(!is_ours("max_connections") && !is_ours("fsync2"));
+        assert!(is_ours("track_commit_timestamp"), "ingest does not take it");
         assert!(OURS.iter().all(|name| *name == name.to_ascii_lowercase()));
+    }
+
+    #[test]
+    fn alter_system_changes_sizes_and_the_level_and_nothing_else_of_a_start() {
+        let all = |text: &[(&str, &str)]| -> Vec<(String, String)> {
+            let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            text.iter().map(owned).collect()
+        };
+        let recorded = all(&[
+            ("wal_level", "replica"),
+            ("max_connections", "100"),
+            ("max_wal_senders", "10"),
+        ]);
+        let own = all(&[("work_mem", "8MB"), ("wal_level", "replica")]);
+        let kept = all(&[
+            ("max_connections", "7"),
+            ("max_wal_senders", "0"),
+            ("wal_level", "logical"),
+        ]);
+        let (own, kept) = (own.into_iter().collect(), kept.into_iter().collect());
+        // Of a name that stands twice the last one counts.
+        let set = |own, kept| -> BTreeMap<_, _> {
+            chosen(recorded.clone(), own, kept).into_iter().collect()
+        };
+        let none = BTreeMap::new();
+        let found = set(&own, &kept);
+        assert_eq!(found.get("max_connections"), None, "the file says it");
+        assert_eq!(found["max_wal_senders"], "10");
+        assert_eq!(found["wal_level"], "logical");
+        assert_eq!(found["work_mem"], "8MB");
+        assert_eq!(set(&own, &none)["wal_level"], "replica");
+        assert_eq!(set(&none, &none)["max_connections"], "100");
     }
 }

@@ -50,6 +50,19 @@ pub(super) fn next(failure: &Failure, phase: Phase) -> Next {
     }
 }
 
+/// Whether the settings of `ALTER SYSTEM` can be why a start failed (N3): PostgreSQL was started,
+/// and did not come as far as an open door.
+pub(super) const fn blames_settings(failure: &Failure, phase: Phase) -> bool {
+    matches!(phase, Phase::Start)
+        && matches!(
+            failure,
+            Failure::Ended { .. }
+                | Failure::Slow
+                | Failure::NotLetIn(_)
+                | Failure::Standby(StandbyError::Postgres { .. })
+        )
+}
+
 const fn is_fence(why: &KeyError) -> bool {
     matches!(
         why.grade(),
@@ -113,6 +126,18 @@ mod tests {
         };
         assert_eq!(next(&Failure::Standby(gap), Phase::Open), Next::End);
         assert_eq!(next(&Failure::Swap, Phase::Lease), Next::End);
+    }
+
+    #[test]
+    fn settings_are_blamed_for_a_start_that_came_to_nothing_and_for_nothing_else() {
+        assert!(blames_settings(&crash(), Phase::Start));
+        assert!(blames_settings(&Failure::Slow, Phase::Start));
+        assert!(!blames_settings(&crash(), Phase::Open));
+        assert!(!blames_settings(&Failure::Swap, Phase::Start));
+        let lost = ProposerLost {
+            reason: "term 2".to_owned(),
+        };
+        assert!(!blames_settings(&Failure::Lost(lost), Phase::Start), "C1");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use api::timeline::PageserverStatus;
@@ -21,13 +22,15 @@ use crate::boot::shutdown::SyntheticShutdown;
 use crate::deadline::RESERVE;
 use crate::door::first::Refusal;
 use crate::failure::Failure;
+use crate::keep::Keeper;
+use crate::keep::restore::{self, Restored, Source, Target};
 use crate::lease::Lease;
 use crate::place;
 use crate::postgres::settings::{self, AGENT_ROLE, Places};
 use crate::proposer::{Elected, Quorum, QuorumConfig};
 use crate::sandbox::{Directory, Leash, Sandbox, SandboxError, Start};
 use crate::standby::{Standby, StandbyConfig};
-use crate::status::Phase;
+use crate::status::{Board, Phase};
 
 /// How long the signs of one end may lie apart.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -46,6 +49,15 @@ struct Running<'a> {
     program: u32,
     quorum: &'a Quorum,
     standby: StandbyConfig,
+    keeper: Keeper,
+}
+
+/// A PostgreSQL that is starting.
+struct Prepared {
+    quorum: Quorum,
+    program: u32,
+    standby: StandbyConfig,
+    keeper: Keeper,
 }
 
 impl Agent {
@@ -168,8 +180,8 @@ impl Agent {
             // Before PostgreSQL runs there is nothing to end in order.
             () = shutdown.requested() => Ok(()),
             running = self.prepare(sandbox, directory, boot) => {
-                let (quorum, program, standby) = running?;
-                let running = Running { sandbox, program, quorum: &quorum, standby };
+                let Prepared { quorum, program, standby, keeper } = running?;
+                let running = Running { sandbox, program, quorum: &quorum, standby, keeper };
                 self.serve(running, boot, shutdown).await
             }
         }
@@ -181,7 +193,7 @@ impl Agent {
         sandbox: &mut Sandbox,
         directory: &Directory,
         boot: &Boot,
-    ) -> Result<(Quorum, u32, StandbyConfig), Failure> {
+    ) -> Result<Prepared, Failure> {
         let board = &self.board;
         board.step(Phase::Election, "asks the pageserver what the timeline is");
         let known = self.storage.describe().await?;
@@ -225,6 +237,8 @@ impl Agent {
             .await
             .map_err(|_| Failure::Task)?
             .map_err(Failure::from)?;
+        let is_new_branch = backup.previous_record == Lsn::INVALID;
+        let restored = self.restore(sandbox, &made, is_new_branch, boot).await?;
 
         board.step(Phase::Start, "PostgreSQL starts");
         let name = standby_name();
@@ -243,7 +257,8 @@ impl Agent {
             guard: Some(&self.config.guard),
             standby: Some(&name),
         };
-        let arguments = settings::arguments(&places, &control, &self.config.settings);
+        let (own, kept) = (&self.config.settings, &restored.settings);
+        let arguments = settings::arguments(&places, &control, own, kept);
         let program = sandbox.launch(&self.postgres(), arguments, String::new());
         let standby = StandbyConfig {
             socket_dir: sandbox.sockets(),
@@ -252,7 +267,56 @@ impl Agent {
             from: made.laid.end,
             shape: made.shape,
         };
-        Ok((quorum, program, standby))
+        let socket = standby.socket_dir.join(settings::socket_name());
+        let keeper = Keeper::new(sandbox.disk(), socket, restored.kept);
+        Ok(Prepared {
+            quorum,
+            program,
+            standby,
+            keeper,
+        })
+    }
+
+    /// C7
+    async fn restore(
+        &self,
+        sandbox: &Sandbox,
+        made: &SyntheticShutdown,
+        is_new_branch: bool,
+        boot: &Boot,
+    ) -> Result<Restored, Failure> {
+        let source = Source {
+            safekeepers: self.config.safekeepers.members.clone(),
+            tenant: self.config.tenant,
+            timeline: self.config.timeline,
+            token: self.token.clone(),
+        };
+        let target = Target {
+            disk: sandbox.disk(),
+            owner: self.owner,
+            shape: made.shape,
+        };
+        let unusable = self
+            .unusable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let begin = restore::Boot {
+            unusable,
+            is_new_branch,
+            end: made.from,
+            wal_bytes_max: self.config.slot_wal_bytes_max,
+        };
+        let mut restored = restore::restore(&source, &target, begin).await?;
+        if restored.has_slots {
+            let (name, level) = ("wal_level".to_owned(), "logical".to_owned());
+            restored.settings.insert(name, level);
+        }
+        if let Some(settings) = restored.in_use.take() {
+            drop(boot.settings.set(settings)); // once per boot
+        }
+        self.board.restored(std::mem::take(&mut restored.said));
+        Ok(restored)
     }
 
     pub(super) fn postgres(&self) -> PathBuf {
@@ -290,7 +354,8 @@ impl Agent {
             // C1: who only reads must not go on beside a compute that has taken over unheard.
             () = running.quorum.silent(limit) => Err(Failure::Silence { limit }),
             () = running.stop_in_order(shutdown) => Err(Failure::Slow),
-            never = self.look_after(&running, synced, held, socket.clone(), boot) => match never {},
+            never = self.look_after(&running, synced.clone(), held, socket.clone(), boot) => match never {},
+            never = keep(&running.keeper, synced, &self.board) => match never {},
         }
     }
 
@@ -358,10 +423,19 @@ impl Running<'_> {
     /// where that takes too long.
     async fn stop_in_order(&self, shutdown: &Shutdown) {
         shutdown.requested().await;
+        self.keeper.last().await;
         tracing::info!("asked to stop: PostgreSQL shuts down");
         self.sandbox.signal(self.program, Signal::SIGINT);
         tokio::time::sleep(PATIENCE).await;
     }
+}
+
+/// C7, once commits are durable.
+async fn keep(keeper: &Keeper, mut synced: watch::Receiver<bool>, board: &Board) -> Infallible {
+    if synced.wait_for(|synced| *synced).await.is_err() {
+        return std::future::pending().await; // the standby has ended, which ends us
+    }
+    keeper.run(board).await
 }
 
 /// Nothing is acknowledged that cannot be read back: why WAL is held, if it is.

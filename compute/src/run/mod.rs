@@ -11,7 +11,7 @@ mod boot;
 pub(crate) use boot::extend;
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use service::clock::boottime;
@@ -46,6 +46,8 @@ struct Agent {
     board: Board,
     /// This program, as the watchdog is started from it.
     program: PathBuf,
+    /// The settings of `ALTER SYSTEM` with which PostgreSQL did not start (N3).
+    unusable: Mutex<Option<Vec<u8>>>,
 }
 
 /// Runs until SIGTERM, or until something that is not repaired by another start.
@@ -72,6 +74,7 @@ pub async fn run(config: Config, program: PathBuf) -> Result<(), Failure> {
         token,
         program,
         config,
+        unusable: Mutex::new(None),
     };
     agent.listen(&shutdown).await?;
     let ended = agent.live(&shutdown).await;
@@ -130,7 +133,12 @@ impl Agent {
                 break;
             };
             let mut pause = PAUSE;
-            match (after::next(&failure, self.board.status().phase), failure) {
+            let phase = self.board.status().phase;
+            let next = match self.sets_aside(&failure, phase, &boot) {
+                true => Next::Again,
+                false => after::next(&failure, phase),
+            };
+            match (next, failure) {
                 (Next::Fenced, Failure::Key(why)) => {
                     if self.board.status().reason.as_ref() != Some(&why.to_string()) {
                         tracing::error!(reason = %why, "fenced");
@@ -164,6 +172,18 @@ impl Agent {
         Ok(())
     }
 
+    /// Whether the next start does without the settings of `ALTER SYSTEM`, and this one had them.
+    fn sets_aside(&self, failure: &Failure, phase: Phase, boot: &Boot) -> bool {
+        let blamed = boot.settings.get();
+        let blamed = blamed.filter(|_| after::blames_settings(failure, phase));
+        if let Some(settings) = blamed {
+            tracing::error!(reason = %failure, "PostgreSQL does not start: sets ALTER SYSTEM aside");
+            let mut unusable = self.unusable.lock().unwrap_or_else(PoisonError::into_inner);
+            *unusable = Some(settings.clone());
+        }
+        blamed.is_some()
+    }
+
     fn end(&self, failure: Failure) -> Failure {
         let said = Refusal::ended(&failure);
         self.board.close(Phase::Failed, said, failure.to_string());
@@ -177,6 +197,8 @@ struct Boot {
     /// Of this start alone: everything of it ends with it (R1).
     tasks: Shutdown,
     quorum: OnceLock<Quorum>,
+    /// The settings of `ALTER SYSTEM` that it has.
+    settings: OnceLock<Vec<u8>>,
     opened: OnceLock<Duration>,
 }
 

@@ -65,7 +65,7 @@ async fn started(sandbox: &mut Sandbox, at: &Path, cluster: &Cluster) -> (u32, S
         guard: None,
         standby: None,
     };
-    let arguments = settings::arguments(&places, &control, &BTreeMap::new());
+    let arguments = settings::arguments(&places, &control, &BTreeMap::new(), &BTreeMap::new());
     let program = sandbox.launch(&Path::new(BIN).join("postgres"), arguments, String::new());
     for _ in 0..200 {
         if sql(sandbox, "select 1").is_ok() {

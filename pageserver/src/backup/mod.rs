@@ -1,8 +1,8 @@
 //! The base backup: an uncompressed tar of the data directory as of the end of a record.
 //!
 //! The first member says as of when it is (C3); `pg_control` is the last one, so that a directory
-//! that is not whole has none. There is no configuration, which the agent writes, and no WAL,
-//! which the agent makes.
+//! that is not whole has none. There is no configuration, which the agent writes,
+//! but for that of `ALTER SYSTEM` (C7), and no WAL, which the agent makes.
 
 mod archive;
 mod error;
@@ -54,6 +54,10 @@ pub(crate) async fn write(
     for xid in timeline.prepared(lsn).await? {
         let state = timeline.prepared_state(xid, lsn).await?;
         out.file(&datadir::twophase_path(xid), state).await?;
+    }
+    // C7. `pg_control`, the last member, still makes the directory whole.
+    for (path, content) in timeline.kept_files(lsn).await? {
+        out.file(path.as_str(), content).await?;
     }
     if full {
         relations::write(timeline, lsn, &mut out).await?;

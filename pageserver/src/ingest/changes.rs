@@ -1,6 +1,7 @@
 //! What a record changes, or why it is refused.
 
 use ids::{Key, KeyKind, Lsn, RelTag, SlruKind};
+use pg::kept::{FILE_BYTES_MAX, FILES_MAX, KeptPath};
 use pg::wal::{DecodeError, rmgr};
 
 use super::directory::EXTENSION_MAX;
@@ -44,6 +45,13 @@ pub(crate) enum Reason {
     LongTemplate { blocks: u64 },
     #[error("page {page} of {} was never made", slru.directory())]
     NoSlruPage { slru: SlruKind, page: u32 },
+    /// C7. The agent keeps below these bounds, and nobody else writes such messages.
+    #[error("{path} is kept at {bytes} bytes, more than the {FILE_BYTES_MAX} that are taken")]
+    LongFile { path: KeptPath, bytes: usize },
+    #[error("the content of {0} is not in hexadecimal")]
+    GarbledFile(KeptPath),
+    #[error("{0} would be one kept file more than the {FILES_MAX} that are taken")]
+    ManyFiles(KeptPath),
     #[error("transaction {0} was never prepared")]
     NotPrepared(u32),
     /// C3: a next transaction that is too low would hide rows.

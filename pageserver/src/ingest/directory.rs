@@ -7,6 +7,7 @@ use bytes::Bytes;
 use ids::{Fork, Key, KeyKind, RelTag, SlruKind};
 
 use pg::datadir::{DEFAULT_TABLESPACE, GLOBAL_TABLESPACE, SLRU_SEGMENT_PAGES};
+use pg::kept::KeptPath;
 
 use super::{Changes, Reason};
 use crate::value::Value;
@@ -27,6 +28,8 @@ pub(crate) struct Directory {
     pub(crate) slru: BTreeMap<(SlruKind, u32), u32>,
     /// Transactions that are prepared and have not ended.
     pub(crate) prepared: BTreeSet<u32>,
+    /// The numbers of files that are kept (C7).
+    pub(crate) kept: BTreeMap<KeptPath, u32>,
 }
 
 /// Segment and block of a page of an SLRU.

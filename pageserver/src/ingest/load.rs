@@ -92,6 +92,13 @@ impl Directory {
             let xid = xid.map_err(|_| at.malformed(KeyKind::TwoPhaseFiles))?;
             directory.prepared.insert(xid);
         }
+        for mut item in at.list(KeyKind::AuxFiles, 4).await? {
+            let number = item.get_u32();
+            let file = at.need(KeyKind::AuxFile(number)).await?;
+            let file = super::kept::decode(&file);
+            let (path, _) = file.ok_or_else(|| at.malformed(KeyKind::AuxFile(number)))?;
+            directory.kept.insert(path, number);
+        }
         Ok(directory)
     }
 }

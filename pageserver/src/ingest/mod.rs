@@ -8,6 +8,7 @@ mod changes;
 mod control;
 mod directory;
 mod files;
+pub(crate) mod kept;
 mod load;
 mod multixact;
 pub(crate) mod stream;
@@ -160,7 +161,8 @@ impl Ingest {
         out: &mut Changes,
     ) -> Result<(), Reason> {
         match payload {
-            Payload::Pages | Payload::LogicalMessage(_) => {}
+            Payload::Pages => {}
+            Payload::LogicalMessage(message) => self.keep(record, &message, out)?,
             Payload::Standby(standby) => self.standby(standby),
             Payload::Xlog(xlog) => self.xlog(xlog)?,
             Payload::Xact(xact) => self.xact(record, xact, out)?,

@@ -1,5 +1,6 @@
 mod cluster;
 mod files;
+mod kept;
 mod limits;
 #[path = "../../tests/world/postgres.rs"]
 mod postgres;

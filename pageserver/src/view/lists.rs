@@ -48,6 +48,12 @@ impl Timeline {
         .await
     }
 
+    /// The numbers of files that are kept.
+    pub(super) async fn kept(&self, lsn: Lsn) -> Result<Vec<u32>, ViewError> {
+        self.list(KeyKind::AuxFiles, lsn, |item: [u8; 4]| word(&item, 0))
+            .await
+    }
+
     async fn list<const N: usize, T>(
         &self,
         kind: KeyKind,

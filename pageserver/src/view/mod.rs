@@ -10,6 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use ids::{Fork, Key, KeyKind, Lsn, RelTag, SlruKind};
 use pg::control::{CheckPoint, ControlFile};
 use pg::datadir::DEFAULT_TABLESPACE;
+use pg::kept::KeptPath;
 use pg::page::BLOCK;
 
 pub(crate) use error::ViewError;
@@ -123,6 +124,18 @@ impl Timeline {
     pub(crate) async fn prepared_state(&self, xid: u32, lsn: Lsn) -> Result<Bytes, ViewError> {
         let key = KeyKind::TwoPhase(u64::from(xid));
         self.whole(key, Wanted::Prepared(xid), lsn).await
+    }
+
+    /// The files that are kept although PostgreSQL does not log them (C7).
+    pub(crate) async fn kept_files(&self, lsn: Lsn) -> Result<Vec<(KeptPath, Bytes)>, ViewError> {
+        let mut files = Vec::new();
+        for number in self.kept(lsn).await? {
+            let key = KeyKind::AuxFile(number);
+            let file = self.content(Key::new(key), lsn).await?;
+            let file = file.and_then(|file| crate::ingest::kept::decode(&file));
+            files.push(file.ok_or(ViewError::malformed(key, lsn))?);
+        }
+        Ok(files)
     }
 
     async fn whole(&self, kind: KeyKind, wanted: Wanted, lsn: Lsn) -> Result<Bytes, ViewError> {

@@ -153,8 +153,10 @@ pub enum KeyKind {
     ControlFile,
     /// The checkpoint fields as of an LSN.
     Checkpoint,
-    /// Other files that a base backup restores, by the number of their list entry.
+    /// The list of other files that a base backup restores.
     AuxFiles,
+    /// Such a file, its path among it, by its number in the list.
+    AuxFile(u32),
     /// When the latest transaction ended, in microseconds since 2000, little-endian; it never
     /// goes back.
     CommitTime,
@@ -210,6 +212,7 @@ impl Key {
             KeyKind::ControlFile => Self::pack(3, 0, 0, 0, 0, 0),
             KeyKind::Checkpoint => Self::pack(3, 0, 0, 0, 0, 1),
             KeyKind::AuxFiles => Self::pack(3, 0, 0, 0, 0, 2),
+            KeyKind::AuxFile(number) => Self::pack(3, 1, 0, 0, 0, number),
             KeyKind::CommitTime => Self::pack(3, 0, 0, 0, 0, 3),
             KeyKind::ReplOrigin(origin) => Self::pack(4, 0, 0, 0, 0, origin as u32),
         }
@@ -251,6 +254,7 @@ impl Key {
             (3, 0, 0, 0, 0, 0) => KeyKind::ControlFile,
             (3, 0, 0, 0, 0, 1) => KeyKind::Checkpoint,
             (3, 0, 0, 0, 0, 2) => KeyKind::AuxFiles,
+            (3, 1, 0, 0, 0, number) => KeyKind::AuxFile(number),
             (3, 0, 0, 0, 0, 3) => KeyKind::CommitTime,
             (4, 0, 0, 0, 0, origin) => KeyKind::ReplOrigin(u16::try_from(origin).ok()?),
             _ => return None,
@@ -338,6 +342,7 @@ mod tests {
             KeyKind::ControlFile,
             KeyKind::Checkpoint,
             KeyKind::AuxFiles,
+            KeyKind::AuxFile(u32::MAX),
             KeyKind::CommitTime,
             KeyKind::ReplOrigin(u16::MAX),
         ] {

@@ -8,6 +8,7 @@
 pub mod control;
 mod cursor;
 pub mod datadir;
+pub mod kept;
 pub mod page;
 pub mod rmgr;
 mod version;
