@@ -5,7 +5,10 @@
 //!   W2  no extension reaches further than [`LONGEST`] from now (K2: no lease outlives 45 s);
 //!   W3  a deadline that has passed is never moved again.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use service::clock::boottime;
 
 /// What killing takes, and the rounding of clocks, fit into this.
 pub const RESERVE: Duration = Duration::from_secs(1);
@@ -44,6 +47,31 @@ impl Deadline {
         }
         self.0 = self.0.max(at.min(now + LONGEST));
         true
+    }
+}
+
+/// A deadline that several look at; clones are the same.
+#[derive(Clone, Debug)]
+pub struct Shared(Arc<Mutex<Deadline>>);
+
+impl Shared {
+    /// Ends at `at`.
+    #[must_use]
+    pub fn new(at: Duration) -> Self {
+        Self(Arc::new(Mutex::new(Deadline::new(boottime(), at))))
+    }
+
+    /// As [`Deadline::extend`].
+    pub fn extend(&self, at: Duration) -> bool {
+        let mut deadline = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        deadline.extend(boottime(), at)
+    }
+
+    /// Whether it is over.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        let deadline = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        deadline.passed(boottime())
     }
 }
 

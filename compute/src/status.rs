@@ -10,8 +10,8 @@ use prometheus::{IntCounter, IntGauge};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::door::Door;
 use crate::door::first::Refusal;
+use crate::door::{Door, Way};
 
 /// The steps of a start, and the states after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -139,8 +139,8 @@ impl Board {
     }
 
     /// Clients are let in.
-    pub fn open(&self, socket: std::path::PathBuf) {
-        self.door.send_replace(Door::Open(socket));
+    pub fn open(&self, way: Way) {
+        self.door.send_replace(Door::Open(way));
         metrics().open.set(1);
         metrics().starts.inc();
         self.status.send_modify(|status| status.phase = Phase::Open);
@@ -222,8 +222,13 @@ mod tests {
         board.step(Phase::Backup, "half of it is there");
         assert!(matches!(&*door.borrow(), Door::Closed(why) if why.message.contains("half of it")));
         assert_eq!(board.status().phase, Phase::Backup);
-        board.open("/run/socket".into());
-        assert_eq!(*door.borrow(), Door::Open("/run/socket".into()));
+        let until = crate::deadline::Shared::new(std::time::Duration::MAX);
+        let socket = std::path::PathBuf::from("/run/socket");
+        board.open(Way {
+            socket: socket.clone(),
+            until,
+        });
+        assert!(matches!(&*door.borrow(), Door::Open(way) if way.socket == socket));
         assert_eq!(board.status().reason, None);
         board.hold(Some("ingest has stopped".to_owned()));
         assert!(matches!(&*door.borrow(), Door::Open(_)), "reads go on");

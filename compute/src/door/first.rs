@@ -151,6 +151,14 @@ impl Refusal {
         Self::starting("the database has just stopped answering")
     }
 
+    pub(super) fn full() -> Self {
+        Self {
+            sqlstate: "53300",
+            message: "too many clients are connected".to_owned(),
+            hint: "Connect again when others have left.".to_owned(),
+        }
+    }
+
     fn agent() -> Self {
         Self {
             sqlstate: "28000",

@@ -15,15 +15,13 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use service::clock::boottime;
 
-use crate::deadline::Deadline;
+use crate::deadline::Shared;
 use crate::postgres::log;
 use orders::{Order, Program, Report};
 
@@ -75,8 +73,8 @@ pub fn run(arguments: &Arguments) -> Result<(), InsideError> {
     let ready = mount::Ready::listen().map_err(InsideError::Signals)?;
     // Whatever hangs below, these two end it (I1).
     let deadline = Duration::from_millis(arguments.deadline_ms);
-    let deadline = Arc::new(Mutex::new(Deadline::new(boottime(), deadline)));
-    let watched = Arc::clone(&deadline);
+    let deadline = Shared::new(deadline);
+    let watched = deadline.clone();
     drop(std::thread::spawn(move || watch(&watched)));
     let (sender, orders) = channel();
     drop(std::thread::spawn(move || listen(&deadline, &sender)));
@@ -91,10 +89,9 @@ pub fn run(arguments: &Arguments) -> Result<(), InsideError> {
     Ok(())
 }
 
-fn watch(deadline: &Mutex<Deadline>) {
+fn watch(deadline: &Shared) {
     loop {
-        let now = *deadline.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.passed(boottime()) {
+        if deadline.passed() {
             std::process::exit(3);
         }
         std::thread::sleep(TICK);
@@ -102,14 +99,13 @@ fn watch(deadline: &Mutex<Deadline>) {
 }
 
 /// Takes orders; extensions at once, the others in turn.
-fn listen(deadline: &Mutex<Deadline>, orders: &Sender<Order>) {
+fn listen(deadline: &Shared, orders: &Sender<Order>) {
     for line in BufReader::new(std::io::stdin()).lines() {
         let Ok(line) = line else { break };
         match serde_json::from_str(&line) {
             Ok(Order::Extend { until_ms }) => {
                 let until = Duration::from_millis(until_ms);
-                let mut deadline = deadline.lock().unwrap_or_else(PoisonError::into_inner);
-                deadline.extend(boottime(), until); // where it has passed, `watch` ends us
+                deadline.extend(until); // where it has passed, `watch` ends us
             }
             Ok(Order::End) | Err(_) => break,
             Ok(order) => drop(orders.send(order)),

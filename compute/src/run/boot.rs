@@ -20,6 +20,7 @@ use super::after::{self, Next};
 use super::{Agent, Boot};
 use crate::boot::shutdown::SyntheticShutdown;
 use crate::deadline::RESERVE;
+use crate::door::Way;
 use crate::door::first::Refusal;
 use crate::failure::Failure;
 use crate::keep::Keeper;
@@ -372,7 +373,8 @@ impl Agent {
             return std::future::pending().await; // the standby has ended, which ends us
         }
         let _ = boot.opened.set(boottime()); // once per boot
-        self.board.open(socket);
+        let until = running.sandbox.leash().until();
+        self.board.open(Way { socket, until });
         let committed = running.quorum.committed();
         loop {
             let now = *committed.borrow();

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 pub use directory::{Directory, DirectoryError};
 
 use crate::config::Owner;
+use crate::deadline::Shared;
 use crate::inside::mount::FUSE;
 use crate::inside::orders::{Order, Program, Report};
 use crate::place;
@@ -94,6 +95,7 @@ struct Seen {
 pub struct Sandbox {
     child: Child,
     orders: mpsc::UnboundedSender<Order>,
+    until: Shared,
     seen: watch::Receiver<Seen>,
     disk: Disk,
     etc: File,
@@ -103,14 +105,26 @@ pub struct Sandbox {
 
 /// Moves the deadline; a clone does the same.
 #[derive(Clone, Debug)]
-pub struct Leash(mpsc::UnboundedSender<Order>);
+pub struct Leash {
+    orders: mpsc::UnboundedSender<Order>,
+    until: Shared,
+}
 
 impl Leash {
-    /// Moves it to `until`, on BOOTTIME.
+    /// The deadline as this side knows it.
+    #[must_use]
+    pub fn until(&self) -> Shared {
+        self.until.clone()
+    }
+
+    /// Moves it to `until`, on BOOTTIME. One that has passed is not moved (W3).
     pub fn extend(&self, until: Duration) {
+        if !self.until.extend(until) {
+            return;
+        }
         let until_ms = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
         // Where the watchdog is gone there is nothing to extend.
-        drop(self.0.send(Order::Extend { until_ms }));
+        drop(self.orders.send(Order::Extend { until_ms }));
     }
 }
 
@@ -140,6 +154,7 @@ impl Sandbox {
     /// See [`SandboxError`].
     pub async fn start(directory: &Directory, start: &Start) -> Result<Self, SandboxError> {
         directory.clear()?; // S2
+        let until = Shared::new(start.deadline);
         let mut child = command(directory.path(), start)
             .spawn()
             .map_err(SandboxError::Start)?;
@@ -168,6 +183,7 @@ impl Sandbox {
         Ok(Self {
             child,
             orders,
+            until,
             seen,
             disk,
             etc,
@@ -179,7 +195,10 @@ impl Sandbox {
     /// What moves the deadline.
     #[must_use]
     pub fn leash(&self) -> Leash {
-        Leash(self.orders.clone())
+        Leash {
+            orders: self.orders.clone(),
+            until: self.until.clone(),
+        }
     }
 
     /// The sealed disk.
