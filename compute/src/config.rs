@@ -68,6 +68,10 @@ pub struct Config {
     pub postgres_bin: PathBuf,
     /// The module that holds back what is not durable yet (C2): `redoubt_guard.so`.
     pub guard: PathBuf,
+    /// PostgreSQL reaches what this machine reaches, services on its loopback among it; else it has
+    /// no network at all (C6).
+    #[serde(default)]
+    pub network: bool,
     /// The system user that PostgreSQL runs as.
     #[serde(default = "user")]
     pub user: String,

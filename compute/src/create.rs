@@ -58,13 +58,16 @@ pub async fn create(
         program,
         owner,
         deadline: lease.deadline().unwrap_or_default(),
+        postgres_bin: config.postgres_bin.clone(),
+        guard: None,
+        network: false,
         danger_plain_log: config.danger_plain_log,
     };
     let mut sandbox = Sandbox::start(&directory, &start).await?;
     let leash = sandbox.leash();
     let imported = tokio::select! {
         made = async {
-            initialize(config, &mut sandbox, &directory, password, owner).await?;
+            initialize(config, &mut sandbox, password, owner).await?;
             import(config, &pageserver, sandbox.disk()).await
         } => made,
         why = lease.closed() => Err(why.into()),
@@ -81,7 +84,6 @@ pub async fn create(
 async fn initialize(
     config: &Config,
     sandbox: &mut Sandbox,
-    directory: &Directory,
     password: Zeroizing<Vec<u8>>,
     owner: Owner,
 ) -> Result<(), Failure> {
@@ -93,8 +95,8 @@ async fn initialize(
         what: "cannot write the password to the sealed disk",
         source,
     })?;
-    let data = place::data(directory.path()).display().to_string();
-    let password_file = place::disk(directory.path()).join(name);
+    let data = place::data().display().to_string();
+    let password_file = place::disk().join(name);
     let arguments = [
         "--no-sync",
         "--username=postgres",

@@ -4,10 +4,12 @@
 //!   I1  it ends at its deadline, and at once when the agent's end of its standard input is
 //!       gone: a stopped agent does not renew, a dead one has no pipe;
 //!   I2  the key of the disk is made here, handed to gocryptfs through a pipe, and wiped;
-//!   I3  nothing in here can write but to the sealed disk, to memory, and to sockets (C6).
+//!   I3  nothing in here can write but to the sealed disk, to memory, and to sockets, and nothing
+//!       of the machine is seen but programs and libraries (C6).
 
 pub mod mount;
 pub mod orders;
+mod root;
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -43,6 +45,15 @@ pub struct Arguments {
     /// Milliseconds of BOOTTIME at which it ends.
     #[arg(long)]
     pub deadline_ms: u64,
+    /// The directory of PostgreSQL's programs.
+    #[arg(long)]
+    pub postgres_bin: PathBuf,
+    /// The module that PostgreSQL loads.
+    #[arg(long)]
+    pub guard: Option<PathBuf>,
+    /// There is a network: names are resolved.
+    #[arg(long)]
+    pub network: bool,
     /// Lets PostgreSQL's log out as it is.
     #[arg(long)]
     pub danger_plain_log: bool,

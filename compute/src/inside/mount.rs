@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use service::entropy::OsEntropy;
 use zeroize::Zeroizing;
 
-use super::Arguments;
+use super::{Arguments, root};
 use crate::place;
 
 /// The type of file systems that a process serves.
@@ -45,7 +45,7 @@ pub enum MountError {
     Gocryptfs(String),
 }
 
-fn refused(what: &'static str, path: &Path, reason: impl ToString) -> MountError {
+pub(super) fn refused(what: &'static str, path: &Path, reason: impl ToString) -> MountError {
     MountError::Refused {
         what,
         path: path.to_owned(),
@@ -56,44 +56,32 @@ fn refused(what: &'static str, path: &Path, reason: impl ToString) -> MountError
 /// Makes the namespace what PostgreSQL may see, and answers the process that is the disk.
 pub(super) fn seal(arguments: &Arguments, ready: &Ready) -> Result<Pid, MountError> {
     leave_no_traces()?;
-    let root = &arguments.directory;
     private()?;
-    let inside = place::inside(root);
-    // Unlike tmpfs, ramfs is never swapped out.
-    mount_memory("ramfs", &inside, "mode=0755")?;
-    for memory in in_memory(root) {
-        mount_memory("tmpfs", memory, "mode=1777")?;
+    root::enter(arguments)?;
+    for memory in IN_MEMORY {
+        mount_memory("tmpfs", Path::new(memory), "mode=1777")?;
     }
-    let etc = place::etc(root);
-    make(&etc, 0o755)?;
-    let disk = place::disk(root);
-    make(&disk, 0o700)?;
-    bind(&place::cipher(root))?;
+    let (disk, cipher) = (place::disk(), place::sealed());
     // PostgreSQL's user can write here, so it is memory too: a superuser can COPY rows to a file.
     let (uid, gid) = (arguments.uid, arguments.gid);
     let options = format!("mode=0700,uid={uid},gid={gid},size={SOCKETS_BYTES}");
-    mount_memory("tmpfs", &place::run(root), &options)?;
+    mount_memory("tmpfs", &place::run(), &options)?;
 
     let password = password();
-    let config = inside.join("gocryptfs.conf");
-    initialize(&config, &place::cipher(root), &password)?;
-    let mut child = show(&config, &place::cipher(root), &disk, &password)?;
+    let config = Path::new(place::OWN).join("gocryptfs.conf");
+    initialize(&config, &cipher, &password)?;
+    let mut child = show(&config, &cipher, &disk, &password)?;
     drop(password);
     wait_for(&disk, &mut child, ready)?;
     fs::remove_file(&config).map_err(|e| refused("remove", &config, e))?;
-    let owner = (Some(arguments.uid), Some(arguments.gid));
-    chown(&disk, owner.0, owner.1).map_err(|e| refused("give away", &disk, e))?;
+    chown(&disk, Some(uid), Some(gid)).map_err(|e| refused("give away", &disk, e))?;
     let pid = i32::try_from(child.id()).map_err(|e| refused("watch", &disk, e))?;
-    read_only(root)?;
+    read_only()?;
     Ok(Pid::from_raw(pid))
 }
 
-/// What programs write to without being asked; in memory, and of nobody else. A place that holds
-/// the agent's directory itself stays, read-only.
-fn in_memory(root: &Path) -> impl Iterator<Item = &'static Path> {
-    let places = [Path::new("/dev/shm"), Path::new("/tmp")];
-    places.into_iter().filter(|place| !root.starts_with(place))
-}
+/// What programs write to without being asked.
+const IN_MEMORY: [&str; 2] = ["/dev/shm", "/tmp"];
 
 /// No core files, no debugger, no new privileges, for this process and all it starts (C6).
 fn leave_no_traces() -> Result<(), MountError> {
@@ -110,17 +98,17 @@ fn private() -> Result<(), MountError> {
         .map_err(|e| refused("make private", root, e))
 }
 
-fn mount_memory(kind: &'static str, at: &Path, options: &str) -> Result<(), MountError> {
+pub(super) fn mount_memory(kind: &'static str, at: &Path, options: &str) -> Result<(), MountError> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some(kind), at, Some(kind), flags, Some(options)).map_err(|e| refused("mount", at, e))
 }
 
-fn bind(at: &Path) -> Result<(), MountError> {
-    mount(Some(at), at, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+pub(super) fn bind(from: &Path, at: &Path) -> Result<(), MountError> {
+    mount(Some(from), at, None::<&str>, MsFlags::MS_BIND, None::<&str>)
         .map_err(|e| refused("bind", at, e))
 }
 
-fn make(path: &Path, mode: u32) -> Result<(), MountError> {
+pub(super) fn make(path: &Path, mode: u32) -> Result<(), MountError> {
     let made = fs::DirBuilder::new().mode(mode).create(path);
     made.and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
         .map_err(|e| refused("make", path, e))
@@ -244,13 +232,13 @@ fn drain(child: &mut Child) {
 }
 
 /// Everything else becomes read-only (I3).
-fn read_only(root: &Path) -> Result<(), MountError> {
+fn read_only() -> Result<(), MountError> {
     let table = Path::new("/proc/self/mountinfo");
     let text = fs::read_to_string(table).map_err(|e| refused("read", table, e))?;
-    let own = [place::inside, place::disk, place::cipher, place::run].map(|place| place(root));
-    let mut writable = own.to_vec();
-    writable.extend(in_memory(root).map(Path::to_owned));
-    writable.push(PathBuf::from("/proc"));
+    // The root itself is ours: only root writes there, as into the directories for configuration.
+    let mut writable = vec![place::disk(), place::sealed(), place::run()];
+    writable.extend(IN_MEMORY.map(PathBuf::from));
+    writable.extend(["/", "/proc"].map(PathBuf::from));
     for point in mount_points(&text) {
         if writable.contains(&point.path) {
             continue;

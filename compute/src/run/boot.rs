@@ -78,12 +78,15 @@ impl Agent {
             program: self.program.clone(),
             owner: self.owner,
             deadline: lease.deadline().unwrap_or_default(),
+            postgres_bin: self.config.postgres_bin.clone(),
+            guard: Some(self.config.guard.clone()),
+            network: self.config.network,
             danger_plain_log: self.config.danger_plain_log,
         };
         let mut sandbox = Sandbox::start(directory, &start).await?;
         let leash = sandbox.leash();
         let ended = tokio::select! {
-            ended = self.start(&mut sandbox, directory, boot, shutdown) => ended,
+            ended = self.start(&mut sandbox, boot, shutdown) => ended,
             why = lease.closed() => Err(why.into()),
             () = extend(&leash, &lease) => Err(lease.closed().await.into()),
         };
@@ -173,14 +176,13 @@ impl Agent {
     async fn start(
         &self,
         sandbox: &mut Sandbox,
-        directory: &Directory,
         boot: &Boot,
         shutdown: &Shutdown,
     ) -> Result<(), Failure> {
         tokio::select! {
             // Before PostgreSQL runs there is nothing to end in order.
             () = shutdown.requested() => Ok(()),
-            running = self.prepare(sandbox, directory, boot) => {
+            running = self.prepare(sandbox, boot) => {
                 let Prepared { quorum, program, standby, keeper } = running?;
                 let running = Running { sandbox, program, quorum: &quorum, standby, keeper };
                 self.serve(running, boot, shutdown).await
@@ -189,12 +191,7 @@ impl Agent {
     }
 
     /// Everything up to a PostgreSQL that is starting.
-    async fn prepare(
-        &self,
-        sandbox: &mut Sandbox,
-        directory: &Directory,
-        boot: &Boot,
-    ) -> Result<Prepared, Failure> {
+    async fn prepare(&self, sandbox: &mut Sandbox, boot: &Boot) -> Result<Prepared, Failure> {
         let board = &self.board;
         board.step(Phase::Election, "asks the pageserver what the timeline is");
         let known = self.storage.describe().await?;
@@ -250,12 +247,11 @@ impl Agent {
         ] {
             sandbox.write_etc(file, text)?;
         }
-        let at = directory.path();
         let places = Places {
-            data: &place::data(at),
-            etc: &place::etc(at),
-            run: &place::run(at),
-            guard: Some(&self.config.guard),
+            data: &place::data(),
+            etc: &place::etc(),
+            run: &place::run(),
+            guard: Some(&place::guard()),
             standby: Some(&name),
         };
         let (own, kept) = (&self.config.settings, &restored.settings);

@@ -88,7 +88,6 @@ impl Directory {
         self.wipe()?;
         for (path, mode) in [
             (place::cipher(&self.path), 0o700),
-            (place::run(&self.path), 0o755),
             (place::inside(&self.path), 0o755),
         ] {
             let io = |source| DirectoryError::Io {
@@ -109,14 +108,12 @@ impl Directory {
     /// # Errors
     /// See [`DirectoryError`].
     pub fn wipe(&self) -> Result<(), DirectoryError> {
-        for path in [place::cipher(&self.path), place::run(&self.path)] {
-            match fs::remove_dir_all(&path) {
-                Ok(()) => {}
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(source) => return Err(DirectoryError::Io { path, source }),
-            }
+        let path = place::cipher(&self.path);
+        match fs::remove_dir_all(&path) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(DirectoryError::Io { path, source }),
         }
-        Ok(())
     }
 }
 

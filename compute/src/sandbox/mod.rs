@@ -78,6 +78,12 @@ pub struct Start {
     pub owner: Owner,
     /// When the watchdog ends by itself, on BOOTTIME.
     pub deadline: Duration,
+    /// The directory of PostgreSQL's programs.
+    pub postgres_bin: PathBuf,
+    /// The module that PostgreSQL loads; none for a server without clients.
+    pub guard: Option<PathBuf>,
+    /// PostgreSQL reaches what the machine reaches, its loopback among it (C6).
+    pub network: bool,
     /// INSECURE: whole lines of logs.
     pub danger_plain_log: bool,
 }
@@ -173,13 +179,13 @@ impl Sandbox {
             Ok(Ok(seen)) => check(&seen)?,
         }
         let root = root_of(child.id()).map_err(SandboxError::Start)?;
-        let disk = Disk(Arc::new(open(&root, &place::disk(directory.path()))?));
+        let disk = Disk(Arc::new(open(&root, &place::disk())?));
         let sealed = fstatfs(disk.0.as_ref()).is_ok_and(|found| found.filesystem_type() == FUSE);
         if !sealed {
-            return Err(SandboxError::NotSealed(place::disk(directory.path())));
+            return Err(SandboxError::NotSealed(place::disk()));
         }
-        let etc = open(&root, &place::etc(directory.path()))?;
-        let run = open(&root, &place::run(directory.path()))?;
+        let etc = open(&root, &place::etc())?;
+        let run = open(&root, &place::run())?;
         Ok(Self {
             child,
             orders,
@@ -304,7 +310,11 @@ fn command(directory: &Path, start: &Start) -> Command {
     let mut command = Command::new("/usr/bin/unshare");
     command
         .args(["--pid", "--mount", "--fork", "--kill-child", "--mount-proc"])
-        .args(["--propagation", "private", "--"])
+        .args(["--propagation", "private"])
+        // A network namespace of its own has nothing in it, not even a loopback that is up. The
+        // agent's sockets are files, which it does not hide.
+        .args((!start.network).then_some("--net"))
+        .arg("--")
         .arg(&start.program)
         .arg("inside")
         .arg("--directory")
@@ -312,12 +322,20 @@ fn command(directory: &Path, start: &Start) -> Command {
         .args(["--uid", &start.owner.uid.to_string()])
         .args(["--gid", &start.owner.gid.to_string()])
         .args(["--deadline-ms", &deadline.to_string()])
+        .arg("--postgres-bin")
+        .arg(&start.postgres_bin)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         // A terminal's signals are for the agent: gocryptfs would take the disk away on one, and a
         // stopped watchdog ends nobody.
         .process_group(0)
         .kill_on_drop(true);
+    if let Some(guard) = &start.guard {
+        command.arg("--guard").arg(guard);
+    }
+    if start.network {
+        command.arg("--network");
+    }
     if start.danger_plain_log {
         command.arg("--danger-plain-log");
     }

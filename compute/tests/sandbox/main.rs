@@ -43,13 +43,16 @@ async fn sealed(directory: &Directory, deadline: Duration) -> Sandbox {
         program: PathBuf::from(env!("CARGO_BIN_EXE_compute")),
         owner: owner(),
         deadline: boottime() + deadline,
+        postgres_bin: PathBuf::from(BIN),
+        guard: None,
+        network: false,
         danger_plain_log: false,
     };
     Sandbox::start(directory, &start).await.unwrap()
 }
 
 /// Starts from a backup of `cluster` at its end; answers the program and where its WAL begins.
-async fn started(sandbox: &mut Sandbox, at: &Path, cluster: &Cluster) -> (u32, SyntheticShutdown) {
+async fn started(sandbox: &mut Sandbox, cluster: &Cluster) -> (u32, SyntheticShutdown) {
     let disk = sandbox.disk();
     let data = disk.data();
     let backup = archive::unpack(&cluster.backup()[..], &data, owner()).unwrap();
@@ -59,9 +62,9 @@ async fn started(sandbox: &mut Sandbox, at: &Path, cluster: &Cluster) -> (u32, S
     sandbox.write_etc("pg_hba.conf", settings::HBA).unwrap();
     sandbox.write_etc("pg_ident.conf", settings::IDENT).unwrap();
     let places = Places {
-        data: &place::data(at),
-        etc: &place::etc(at),
-        run: &place::run(at),
+        data: &place::data(),
+        etc: &place::etc(),
+        run: &place::run(),
         guard: None,
         standby: None,
     };
@@ -96,17 +99,74 @@ fn sql_at(sockets: &Path, text: &str) -> Result<String, String> {
     }
 }
 
-/// The processes whose command line names `path`.
-fn processes(path: &Path) -> Vec<i32> {
-    let path = path.display().to_string();
-    let named = |pid: &i32| {
-        std::fs::read(format!("/proc/{pid}/cmdline"))
-            .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&path))
+/// C6: what a superuser gets to see.
+fn nothing_of_the_machine_is_seen(sandbox: &Sandbox, at: &Path) {
+    let program = |command: &str| {
+        let text = format!(
+            "create temp table o (x text); copy o from program $c${command}$c$; \
+             select string_agg(x, ' ' order by x) from o"
+        );
+        sql(sandbox, &text)
     };
+    let root = program("ls /").unwrap();
+    let expected = ["dev", "etc", "proc", "redoubt", "tmp", "usr"];
+    let linked = |name: &&str| !["bin", "sbin"].contains(name) && !name.starts_with("lib");
+    let found: Vec<_> = root.split(' ').filter(linked).collect();
+    assert_eq!(found, expected);
+    for hidden in [
+        at.to_str().unwrap(),
+        "/root",
+        "/home",
+        "/var",
+        "/etc/hostname",
+        "/etc/shadow",
+    ] {
+        let seen = program(&format!("ls {hidden}"));
+        assert!(seen.is_err(), "{hidden}: {seen:?}");
+    }
+    assert!(
+        program("ls /redoubt/sealed/cipher").is_err(),
+        "only root comes in"
+    );
+    let users = program("cut -d: -f1 /etc/passwd").unwrap();
+    assert_eq!(users, "redoubt root");
+    // Only what is in the namespace.
+    let processes = program("ls /proc | grep -c '^[0-9]'").unwrap();
+    assert!(processes.parse::<u32>().unwrap() < 40, "{processes}");
+    assert!(program("ls /proc/1/root/").is_err());
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let connect = format!("bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}'");
+    assert!(program(&connect).is_err(), "no service of this machine");
+}
+
+/// The PID namespace of the watchdog whose command line names `at`.
+fn namespace(at: &Path) -> PathBuf {
+    let at = at.display().to_string();
+    let own = namespace_of(std::process::id()).unwrap();
+    let named = |pid: &u32| {
+        std::fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&at))
+    };
+    let mut found = pids().into_iter().filter(named).filter_map(namespace_of);
+    found.find(|found| *found != own).expect("a watchdog runs")
+}
+
+fn namespace_of(pid: u32) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok()
+}
+
+/// The processes in a namespace.
+fn processes(namespace: &Path) -> Vec<u32> {
+    let inside = |pid: &u32| namespace_of(*pid).is_some_and(|found| found == namespace);
+    pids().into_iter().filter(inside).collect()
+}
+
+fn pids() -> Vec<u32> {
     std::fs::read_dir("/proc")
         .unwrap()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(named)
         .collect()
 }
 
@@ -130,7 +190,7 @@ async fn stock_postgresql_starts_from_a_synthetic_shutdown_on_a_disk_that_shows_
     let at = cluster.home().join("agent");
     let directory = Directory::take(&at).unwrap();
     let mut sandbox = sealed(&directory, Duration::from_secs(45)).await;
-    let (program, made) = started(&mut sandbox, &at, &cluster).await;
+    let (program, made) = started(&mut sandbox, &cluster).await;
 
     let lsn = sql(&sandbox, "select pg_current_wal_insert_lsn()").unwrap();
     assert!(lsn.parse::<ids::Lsn>().unwrap() >= made.laid.end);
@@ -147,14 +207,21 @@ async fn stock_postgresql_starts_from_a_synthetic_shutdown_on_a_disk_that_shows_
         SECRET.as_bytes()
     ));
     // Sockets lie in memory, where nobody outside sees a file.
-    let beside_sockets = place::run(&at).join("copy").display().to_string();
+    let beside_sockets = place::run().join("copy").display().to_string();
     drop(sql(&sandbox, &format!("copy t to '{beside_sockets}'")));
     assert!(!lies_in(&at, SECRET.as_bytes()));
     assert_eq!(std::fs::read_dir(place::inside(&at)).unwrap().count(), 0);
-    for outside in ["/var/tmp/redoubt-escaped", "/etc/redoubt-escaped"] {
+    for (outside, why) in [
+        ("/usr/redoubt-escaped", "Read-only"),
+        ("/etc/redoubt-escaped", "Permission denied"),
+        ("/redoubt-escaped", "Permission denied"),
+        ("/var/tmp/redoubt-escaped", "No such file"),
+    ] {
         let copy = sql(&sandbox, &format!("copy t to '{outside}'"));
-        assert!(copy.unwrap_err().contains("Read-only"), "{outside}");
+        let copy = copy.unwrap_err();
+        assert!(copy.contains(why), "{outside}: {copy}");
     }
+    nothing_of_the_machine_is_seen(&sandbox, &at);
     let program_of = "copy t to program 'cat > /var/tmp/redoubt-escaped'";
     assert!(sql(&sandbox, program_of).is_err());
     assert!(!Path::new("/var/tmp/redoubt-escaped").exists());
@@ -162,8 +229,9 @@ async fn stock_postgresql_starts_from_a_synthetic_shutdown_on_a_disk_that_shows_
     // A clean stop is one, and what it leaves can be packed.
     sandbox.signal(program, nix::sys::signal::Signal::SIGINT);
     assert_eq!(sandbox.exited(program).await.unwrap(), Some(0));
+    let namespace = namespace(&at);
     sandbox.kill().await;
-    assert_eq!(processes(&at), [] as [i32; 0]);
+    assert_eq!(processes(&namespace), [] as [u32; 0]);
     directory.wipe().unwrap();
     assert!(!place::cipher(&at).exists());
 }
@@ -177,17 +245,19 @@ async fn the_end_of_the_sandbox_is_the_end_of_postgresql_at_once() {
     let at = cluster.home().join("agent");
     let directory = Directory::take(&at).unwrap();
     let mut sandbox = sealed(&directory, Duration::from_secs(45)).await;
-    started(&mut sandbox, &at, &cluster).await;
-    assert!(processes(&at).len() >= 4);
+    started(&mut sandbox, &cluster).await;
+    let namespace = namespace(&at);
+    assert!(processes(&namespace).len() >= 4);
     // What stops the agent's group does not stop the watchdog.
     let group = |pid: Option<i32>| nix::unistd::getpgid(pid.map(nix::unistd::Pid::from_raw));
-    for pid in processes(&at) {
+    for pid in processes(&namespace) {
+        let pid = i32::try_from(pid).unwrap();
         assert_ne!(group(Some(pid)), group(None), "{pid}");
     }
     let before = boottime();
     let (disk, sockets) = (sandbox.disk(), sandbox.sockets());
     sandbox.kill().await;
-    assert_eq!(processes(&at), [] as [i32; 0]);
+    assert_eq!(processes(&namespace), [] as [u32; 0]);
     assert!(boottime() - before < Duration::from_secs(3));
     // S1: what comes too late does not land on a plain disk.
     assert!(std::fs::write(disk.path("late"), b"x").is_err());
@@ -205,7 +275,7 @@ async fn agent_of_the_stop_test() {
     let directory = Directory::take(&at).unwrap();
     let mut sandbox = sealed(&directory, Duration::from_secs(20)).await;
     let leash = sandbox.leash();
-    started(&mut sandbox, &at, &cluster).await;
+    started(&mut sandbox, &cluster).await;
     std::fs::write(cluster.home().join("ready"), b"").unwrap();
     loop {
         leash.extend(boottime() + Duration::from_secs(20));
@@ -237,13 +307,12 @@ fn a_stopped_agent_ends_postgresql_by_the_deadline_and_a_dead_one_at_once() {
         };
         let ready = cluster.home().join("ready");
         until(Duration::from_secs(60), &|| ready.exists());
-        // Renewed for longer than one deadline, it still runs.
+        let namespace = namespace(&at);
         let pid = agent.id().to_string();
         let sent = Command::new("kill").args(["-s", signal, &pid]).status();
         assert!(sent.unwrap().success());
-        let agent_pid = i32::try_from(agent.id()).unwrap();
         let took = until(Duration::from_secs(longest + 4), &|| {
-            processes(&at).iter().all(|pid| *pid == agent_pid)
+            processes(&namespace).is_empty()
         });
         // The deadline itself ended it, nothing before.
         assert!(
