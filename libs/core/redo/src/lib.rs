@@ -2,8 +2,7 @@
 //!
 //! [`apply`] changes one page as PostgreSQL's recovery would. It reads nothing but its arguments:
 //! every record of 14 to 18 that is redone here can be redone page by page. Records and pages
-//! come from computes, so a bad one is an error and never a panic. Not redone yet: GiST and
-//! SP-GiST (their images are).
+//! come from computes, so a bad one is an error and never a panic.
 #![forbid(unsafe_code)]
 
 mod brin;
@@ -12,12 +11,14 @@ mod fault;
 mod fields;
 mod generic;
 mod gin;
+mod gist;
 mod hash;
 mod heap;
 mod index_tuple;
 mod page_compact;
 mod page_item;
 mod sequence;
+mod spgist;
 pub mod vm;
 
 use pg::PgMajor;
@@ -69,6 +70,9 @@ fn apply_block(
         if !is_new(page) {
             set_lsn(page, record.end);
         }
+        if record.rmid == rmgr::GIST {
+            gist::after_image(record, block, page)?;
+        }
         return Ok(());
     }
     if !block.will_init() && lsn(page) >= record.end {
@@ -84,6 +88,8 @@ fn apply_block(
         rmgr::GIN => gin::redo(record, block, page),
         rmgr::HASH => hash::redo(version, record, block, page),
         rmgr::BRIN => brin::redo(record, block, page),
+        rmgr::GIST => gist::redo(version, record, block, page),
+        rmgr::SPGIST => spgist::redo(version, record, block, page),
         rmgr::SEQ => sequence::redo(record, page),
         rmgr::GENERIC => generic::redo(record, block, page),
         _ => Err(Fault::Unsupported),

@@ -21,7 +21,7 @@ use crate::timeline::Timeline;
 const SEED: u64 = 0x5265_646f_7562_7431;
 
 /// What the workload must have written, else nothing is said of it: beside changes of pages.
-const KINDS: [(u8, u8); 33] = [
+const KINDS: [(u8, u8); 40] = [
     (rmgr::XLOG, 0x10),       // an online checkpoint
     (rmgr::XLOG, 0x30),       // the next OID
     (rmgr::XLOG, 0x40),       // a switch
@@ -55,6 +55,13 @@ const KINDS: [(u8, u8); 33] = [
     (rmgr::HASH, 0x80),       // a page is given back
     (rmgr::GIN, 0x30),        // a page of entries or rows splits
     (rmgr::GIN, 0x80),        // a list is merged
+    (rmgr::GIST, 0x00),       // a page changes
+    (rmgr::GIST, 0x30),       // a page splits
+    (rmgr::GIST, 0x60),       // a page goes
+    (rmgr::SPGIST, 0x50),     // a chain of rows splits
+    (rmgr::SPGIST, 0x60),     // rows of a leaf go
+    (rmgr::BRIN, 0x40),       // the map of ranges gets a page
+    (rmgr::BRIN, 0x50),       // a summary is dropped
 ];
 
 #[tokio::test]

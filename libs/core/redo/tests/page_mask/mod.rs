@@ -38,6 +38,7 @@ pub(crate) fn mask(page: &mut Page, rmid: u8, block: &Block) {
         11 => mask_btree(page, (lower - 24) / 4, special),
         12 => mask_hash(page, (lower - 24) / 4, special),
         13 => mask_gin(page, special),
+        14 => mask_gist(page, (lower - 24) / 4, special),
         17 if special + 8 <= 8192 => clear(page, special + 4, 1), // it is being evacuated
         _ => {}
     }
@@ -107,4 +108,15 @@ fn mask_item_states(page: &mut Page, items: usize) {
         let raw = u32::from_le_bytes(page[at..at + 4].try_into().unwrap()) & !(3 << 15);
         page[at..at + 4].copy_from_slice(&raw.to_le_bytes());
     }
+}
+
+fn mask_gist(page: &mut Page, items: usize, special: usize) {
+    if special + 16 > 8192 {
+        return;
+    }
+    if word(page, special + 12) & 1 != 0 {
+        mask_item_states(page, items); // of a leaf
+    }
+    page[special..special + 8].fill(0); // the LSN of the last split
+    clear(page, special + 12, 0x18); // follow right, garbage
 }

@@ -15,7 +15,14 @@ const SETTINGS: &str = "-c full_page_writes=off -c fsync=off \
     -c listen_addresses='' -c shared_buffers=256MB -c wal_level=replica";
 
 /// What a run does, beside `pgbench`.
-const WORKLOAD: &[&str] = &["oracle.sql", "brin.sql", "hash.sql", "gin.sql"];
+const WORKLOAD: &[&str] = &[
+    "oracle.sql",
+    "brin.sql",
+    "hash.sql",
+    "gin.sql",
+    "gist.sql",
+    "spgist.sql",
+];
 
 /// What a run left behind; the directory goes with it.
 pub(crate) struct Run {

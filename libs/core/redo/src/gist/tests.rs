@@ -1,0 +1,73 @@
+//! What the workload's server, which writes no images of pages, does not make.
+
+use bytes::Bytes;
+use ids::{Fork, Lsn, RelTag};
+use pg::wal::{Compression, Image};
+
+use super::*;
+
+const END: Lsn = Lsn(0x1_0000_0040);
+
+/// A record with the image of a page that waits for its downlink, in the block with this id.
+fn record(op: u8, id: u8) -> (Record, Page) {
+    let mut page = [0; pg::page::BLOCK];
+    let waiting = Opaque {
+        split_lsn: 7,
+        right: 3,
+        flags: LEAF | FOLLOW_RIGHT,
+    };
+    waiting.init(&mut page).unwrap();
+    let image = Image {
+        hole_offset: 0,
+        hole_length: 0,
+        compression: Compression::None,
+        apply: true,
+        bytes: Bytes::copy_from_slice(&page),
+    };
+    let rel = RelTag {
+        spc: 1663,
+        db: 5,
+        rel: 9,
+        fork: Fork::Main,
+    };
+    let block = Block {
+        id,
+        rel,
+        blkno: 2,
+        flags: 0,
+        image: Some(image),
+        data: Bytes::new(),
+    };
+    let record = Record {
+        start: Lsn(8),
+        end: END,
+        prev: Lsn(0),
+        xid: 0,
+        info: op,
+        rmid: pg::wal::rmgr::GIST,
+        origin: None,
+        toplevel_xid: None,
+        main_data: Bytes::new(),
+        blocks: vec![block],
+    };
+    (record, page)
+}
+
+#[test]
+fn an_image_of_a_left_half_does_not_yet_say_that_its_downlink_is_there() {
+    for (op, id, notes) in [
+        (PAGE_UPDATE, 1, true),
+        (PAGE_SPLIT, 0, true),
+        (PAGE_UPDATE, 0, false),
+    ] {
+        let (record, mut page) = record(op, id);
+        crate::apply(PgMajor::V15, &record, 0, &mut page).unwrap();
+        let opaque = Opaque::read(&page).unwrap();
+        let expected = if notes {
+            (END.0, LEAF)
+        } else {
+            (7, LEAF | FOLLOW_RIGHT)
+        };
+        assert_eq!((opaque.split_lsn, opaque.flags), expected, "{op:#x} {id}");
+    }
+}
