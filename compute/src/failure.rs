@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use api::{ClientError, Grade};
-use keyring::KeyError;
+use keyring::{ConnectError, KeyError};
 use service::libpq::WireError;
 use service::listen::ListenError;
 
@@ -35,6 +35,9 @@ pub enum Failure {
     /// An address that cannot be used, or a request that failed.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The keymanagers cannot be used.
+    #[error(transparent)]
+    Keyring(#[from] ConnectError),
     /// There is no lease, or it is over.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -122,6 +125,7 @@ impl Failure {
             | Self::Identity(_) => Grade::FixRequest,
             Self::Sandbox(SandboxError::Directory(_)) | Self::NotLetIn(_) => Grade::FixRequest,
             Self::Client(error) => error.grade(),
+            Self::Keyring(error) => error.grade(),
             Self::Key(error) => error.grade(),
             Self::Storage(error) => error.grade(),
             Self::Shutdown(ShutdownError::Io { .. }) => Grade::Retry,

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use api::ClientError;
 use ids::TenantId;
-use keyring::{KeyError, Keyring, KeyringConfig, TenantKeys};
+use keyring::{ConnectError, KeyError, Keyring, KeyringConfig, TenantKeys};
 use service::clock::boottime;
 
 use crate::config::Config;
@@ -24,8 +23,8 @@ impl Leases {
     /// Those of the keymanagers in `config`. None of them is asked yet.
     ///
     /// # Errors
-    /// URLs or an identity that cannot be used.
-    pub fn new(config: &Config, token: &str) -> Result<Self, ClientError> {
+    /// [`ConnectError`].
+    pub fn new(config: &Config, token: &str) -> Result<Self, ConnectError> {
         let remote = KeyringConfig {
             keymanagers: config.keymanagers.clone(),
             identity_dir: config.identity.clone(),

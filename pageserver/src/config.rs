@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ids::NodeId;
-use keyring::{Keyring, KeyringConfig};
+use keyring::{ConnectError, Keyring, KeyringConfig};
 use serde::Deserialize;
 use service::listen::Listen;
 use service::tls::{TlsError, TlsIdentity};
@@ -145,7 +145,7 @@ pub enum ConfigRefused {
     FlushInterval(u64),
     /// The URLs cannot be used.
     #[error("the keymanagers cannot be used: {0}")]
-    Keymanagers(#[source] Box<api::ClientError>),
+    Keymanagers(#[source] Box<ConnectError>),
     /// The token cannot be read.
     #[error("cannot read the token {path}: {source}")]
     Token {

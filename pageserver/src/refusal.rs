@@ -145,7 +145,9 @@ impl From<KeyError> for Refusal {
     fn from(error: KeyError) -> Self {
         let sqlstate = match &error {
             KeyError::Revoked { .. } => KEY_REVOKED,
-            KeyError::LeaseEnded { .. } | KeyError::Unreachable { .. } => KEY_UNAVAILABLE,
+            KeyError::LeaseEnded { .. }
+            | KeyError::Unreachable { .. }
+            | KeyError::NoMemory { .. } => KEY_UNAVAILABLE,
             KeyError::Refused { kind, .. } => match kind {
                 KeyErrorKind::Revoked => KEY_REVOKED,
                 KeyErrorKind::BrokenSlot | KeyErrorKind::UnknownKek => DAMAGED,

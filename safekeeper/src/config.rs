@@ -4,9 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api::ClientError;
 use ids::NodeId;
-use keyring::{Keyring, KeyringConfig};
+use keyring::{ConnectError, Keyring, KeyringConfig};
 use serde::Deserialize;
 use service::listen::Listen;
 use service::tls::{TlsError, TlsIdentity};
@@ -115,7 +114,7 @@ pub enum ConfigRefused {
     FarKeymanager(String),
     /// The keymanagers.
     #[error("keymanagers cannot be used: {0}")]
-    Keymanagers(#[source] Box<ClientError>),
+    Keymanagers(#[source] Box<ConnectError>),
     /// Committed WAL would be on safekeepers alone for too long.
     #[error("tail_ms {0} is too long: {TAIL_MS_MAX} at most")]
     Tail(u64),

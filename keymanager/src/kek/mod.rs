@@ -15,6 +15,7 @@ pub use documents::{KekDocuments, Provider};
 pub use ring::{KekRing, Opened};
 
 use ids::{KekVersion, TenantId};
+use locked::NoLockedMemory;
 
 use crate::kms::KmsError;
 
@@ -79,6 +80,9 @@ pub enum KekError {
         /// Why.
         reason: String,
     },
+    /// It would have no place (K9).
+    #[error("a KEK has no place: {0}")]
+    NoMemory(#[source] NoLockedMemory),
     /// The tenant was fenced while its KEK was opened: the KEK is gone again.
     #[error("tenant {0} was fenced in the meantime")]
     Fenced(TenantId),

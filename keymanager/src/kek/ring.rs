@@ -1,9 +1,10 @@
-//! The opened KEKs in memory: which version mints, which are accepted, and how a fence drops them.
+//! The opened KEKs in locked memory (K9): which version mints, which are accepted, and how a fence drops them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ids::{KekId, KekVersion, TenantId};
+use locked::LockedKey;
 use sealed::Kek;
 use service::entropy::OsEntropy;
 
@@ -20,7 +21,7 @@ pub struct Opened {
     pub id: KekId,
     /// Its version.
     pub version: KekVersion,
-    /// The key.
+    /// The key, in locked memory.
     pub kek: Kek,
 }
 
@@ -202,10 +203,11 @@ impl KekRing {
     }
 
     async fn open(&self, name: &str, document: &Document) -> Result<Opened, KekError> {
+        let kek = self.documents.open(name, document).await?;
         Ok(Opened {
             id: document.kek,
             version: document.version,
-            kek: self.documents.open(name, document).await?,
+            kek: kek.kept(LockedKey::new).map_err(KekError::NoMemory)?,
         })
     }
 

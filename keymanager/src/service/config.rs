@@ -109,6 +109,7 @@ impl Config {
             self.identity.is_some() || !self.listen.beyond_loopback,
             "data keys leave this machine only under mutual TLS: set identity"
         );
+        locked::begin()?;
         let bucket = Bucket::open(&self.bucket)?;
         probe(&bucket).await.context("the bucket is refused")?;
         let cell = Cell::new(&self.cell)?;

@@ -254,7 +254,9 @@ const fn kind_of(error: &KekError) -> KeyErrorKind {
         | KekError::Damaged { .. }
         | KekError::DoesNotOpen { .. } => KeyErrorKind::UnknownKek,
         // Whether the KMS withholds the key is for the probes to say.
-        KekError::Kms { .. } | KekError::Bucket { .. } => KeyErrorKind::Outage,
+        KekError::Kms { .. } | KekError::Bucket { .. } | KekError::NoMemory(_) => {
+            KeyErrorKind::Outage
+        }
         KekError::Fenced(_) => KeyErrorKind::LeaseEnded,
     }
 }

@@ -423,6 +423,7 @@ const fn class_of(error: &KekError) -> ErrorClass {
         | KekError::Missing { .. }
         | KekError::TooLow { .. }
         | KekError::UsedUp(_)
+        | KekError::NoMemory(_)
         | KekError::Fenced(_) => ErrorClass::Outage,
     }
 }

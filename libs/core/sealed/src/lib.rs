@@ -16,5 +16,5 @@ pub mod slots;
 pub mod wrap;
 
 pub use header::HEADER_BYTES;
-pub use keys::{Dek, Entropy, Kek, new_file_id};
+pub use keys::{Dek, Entropy, Kek, KeyMemory, new_file_id};
 pub use kind::ObjectKind;

@@ -1,8 +1,9 @@
 //! Why a key cannot be used; every error names the tenant and the state, never just "I/O" (K6).
 
-use api::Grade;
 use api::keys::{KeyErrorKind, RevokeReason};
+use api::{ClientError, Grade};
 use ids::TenantId;
+use locked::NoLockedMemory;
 
 /// A key of a tenant cannot be had or used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +30,15 @@ pub enum KeyError {
         /// What happened with the last one that was tried.
         detail: String,
     },
+    /// There is no locked memory for one more key (K9).
+    #[error("a key of tenant {tenant} has no place: {source}")]
+    NoMemory {
+        /// The tenant.
+        tenant: TenantId,
+        /// Why, and what to do.
+        #[source]
+        source: NoLockedMemory,
+    },
     /// The request was refused.
     #[error("tenant {tenant}: {kind}")]
     Refused {
@@ -46,7 +56,7 @@ impl KeyError {
         match self {
             Self::Revoked { .. } => Grade::KeyUnavailable,
             Self::LeaseEnded { .. } => KeyErrorKind::LeaseEnded.grade(),
-            Self::Unreachable { .. } => Grade::KeyUnavailable,
+            Self::Unreachable { .. } | Self::NoMemory { .. } => Grade::KeyUnavailable,
             Self::Refused { kind, .. } => kind.grade(),
         }
     }
@@ -61,5 +71,27 @@ impl KeyError {
                     ..
                 }
         )
+    }
+}
+
+/// A keyring cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// URLs or an identity that cannot be used.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Keys would have no place (K9).
+    #[error(transparent)]
+    Memory(#[from] NoLockedMemory),
+}
+
+impl ConnectError {
+    /// How a caller should take it.
+    #[must_use]
+    pub const fn grade(&self) -> Grade {
+        match self {
+            Self::Client(error) => error.grade(),
+            Self::Memory(_) => Grade::FixRequest,
+        }
     }
 }

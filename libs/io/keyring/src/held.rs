@@ -1,10 +1,15 @@
-//! How many data keys are in memory: a fenced node can show that it holds none (K6).
+//! The data keys in memory: locked (K9), and counted, so that a fenced node can show that it holds
+//! none (K6).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use ids::TenantId;
+use locked::LockedKey;
 use prometheus::IntGauge;
 use sealed::Dek;
+
+use crate::KeyError;
 
 /// The keys of one keyring.
 #[derive(Default)]
@@ -18,15 +23,21 @@ pub(crate) struct Counted {
 }
 
 impl Held {
-    pub(crate) fn count(self: &Arc<Self>, dek: Dek) -> Counted {
+    /// Moves a key to locked memory.
+    ///
+    /// # Errors
+    /// [`KeyError::NoMemory`].
+    pub(crate) fn keep(self: &Arc<Self>, tenant: TenantId, dek: Dek) -> Result<Counted, KeyError> {
+        let dek = dek.kept(LockedKey::new);
+        let dek = dek.map_err(|source| KeyError::NoMemory { tenant, source })?;
         self.0.fetch_add(1, Ordering::AcqRel);
         if let Some(gauge) = gauge() {
             gauge.inc();
         }
-        Counted {
+        Ok(Counted {
             dek,
             held: Arc::clone(self),
-        }
+        })
     }
 
     pub(crate) fn now(&self) -> usize {

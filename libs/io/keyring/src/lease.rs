@@ -252,7 +252,7 @@ impl TenantKeys {
         let (dek, slot) = match &lease.source {
             Source::Fixed(kek) => {
                 let (dek, slot) = mint_fixed(kek, lease.tenant);
-                (lease.held.count(dek), slot)
+                (lease.held.keep(lease.tenant, dek)?, slot)
             }
             Source::Remote(remote) => remote.mint(lease).await?,
         };
@@ -290,7 +290,8 @@ impl TenantKeys {
             let wanted: Vec<WrapSlot> = batch.iter().map(|i| slots[*i].clone()).collect();
             let deks = lease.unwrap(&wanted).await?;
             for ((i, slot), dek) in batch.iter().zip(&wanted).zip(deks) {
-                opened[*i] = Some(dek.and_then(|dek| lease.hold(slot, lease.held.count(dek))));
+                let held = dek.and_then(|dek| lease.held.keep(lease.tenant, dek));
+                opened[*i] = Some(held.and_then(|dek| lease.hold(slot, dek)));
             }
         }
         Ok(opened.into_iter().flatten().collect())

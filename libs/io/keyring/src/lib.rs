@@ -15,6 +15,6 @@ mod verdict;
 mod watch;
 
 pub use connection::KeyringConfig;
-pub use error::KeyError;
+pub use error::{ConnectError, KeyError};
 pub use lease::{LeasedDek, Operation, TenantKeys};
 pub use ring::{FixedConfig, Keyring};

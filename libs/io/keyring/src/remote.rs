@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use api::ClientError;
 use api::keys::{
-    Fence, KeyErrorKind, MintBatch, PATH_MINT, PATH_UNWRAP, RevokeReason, UnwrapBatch,
+    DekBytes, Fence, KeyErrorKind, MintBatch, PATH_MINT, PATH_UNWRAP, RevokeReason, UnwrapBatch,
     decode_minted, decode_unwrapped,
 };
 use ids::{TenantId, WrapSlot};
@@ -88,11 +88,14 @@ impl Remote {
         };
         let body = self.post(grant, tenant, PATH_MINT, &request).await?;
         let minted = decode_minted(&body).map_err(|error| unreachable(tenant, error))?;
-        let mut keys = minted
-            .into_iter()
-            .map(|(dek, slot)| (lease.held().count(Dek::from_bytes(*dek.expose())), slot));
+        let held = lease.held();
+        let keep = |(dek, slot): (DekBytes, WrapSlot)| {
+            let dek = Dek::from_bytes(*dek.expose());
+            Ok::<_, KeyError>((held.keep(tenant, dek)?, slot))
+        };
+        let mut keys: Vec<_> = minted.into_iter().map(keep).collect::<Result<_, _>>()?;
         let first = keys
-            .next()
+            .pop()
             .ok_or_else(|| unreachable(tenant, "no key in the answer"))?;
         let mut pool = lock(&self.pool);
         // Checked under the lock under which a fence wipes: no key slips in behind it.

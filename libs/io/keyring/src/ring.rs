@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use api::ClientError;
 use api::keys::RevokeReason;
 use ids::TenantId;
 use sealed::Kek;
@@ -14,7 +13,7 @@ use crate::connection::{Connection, KeyringConfig};
 use crate::held::Held;
 use crate::lease::{Lease, Source, TenantKeys, lock};
 use crate::remote::Remote;
-use crate::{KeyError, renewal, watch};
+use crate::{ConnectError, KeyError, renewal, watch};
 
 /// The times of a fixed keyring.
 #[derive(Debug, Clone)]
@@ -107,8 +106,9 @@ impl Keyring {
     /// A keyring that has its keys from keymanagers. None of them is asked yet.
     ///
     /// # Errors
-    /// URLs or an identity that cannot be used.
-    pub fn connect(config: KeyringConfig) -> Result<Self, ClientError> {
+    /// [`ConnectError`].
+    pub fn connect(config: KeyringConfig) -> Result<Self, ConnectError> {
+        locked::begin()?;
         Ok(Self {
             origin: Origin::Remote(Arc::new(Connection::new(config)?)),
             tenants: Arc::default(),
