@@ -1,5 +1,6 @@
 """Two pageservers attach one timeline; the older, let loose again, does no harm (D1, D2)."""
 
+import base64
 import json
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import time
 import tomllib
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import storage
 from cell import PROFILE, SAFEKEEPERS, TARGET
@@ -31,7 +33,10 @@ class Second:
         text = text.replace(
             f'data_directory = "{cell.directory}/pageserver-1"', f'data_directory = "{self.directory}"'
         )
+        node = int(f"90{tomllib.loads(text)['node_id']}")
         text = text.replace("node_id = ", "node_id = 90", 1)
+        token = token_of_its_own(cell, node)
+        text = text.replace(str(cell.directory / "tokens" / "pageserver-1.jwt"), str(token))
         # Nothing reaches the bucket unless it is asked for.
         text = "flush_interval_ms = 60000\n" + text
         if keymanager:
@@ -73,6 +78,30 @@ def compute_safekeepers(cell):
     return tomllib.loads((cell.directory / "config" / "compute-main.toml").read_text())["safekeepers"]
 
 
+def token_of_its_own(cell, node):
+    """The file of a token that places `node` (K4), signed as those of the cell are."""
+    tokens = cell.directory / "tokens"
+    lines = (tokens / "private.pem").read_text().splitlines()
+    der = base64.b64decode("".join(line for line in lines if "-" not in line))
+    # RFC 8410: the seed is an octet string in an octet string. What reads PEM here refuses the
+    # public key that may follow it (RFC 5958).
+    seed = der.split(bytes.fromhex("04220420"))[1][:32]
+    key = Ed25519PrivateKey.from_private_bytes(seed)
+    head, body, _ = (tokens / "pageserver-1.jwt").read_text().strip().split(".")
+    claims = json.loads(base64.urlsafe_b64decode(body + "=="))
+    claims["placement"]["node"] = node
+    body = encoded(json.dumps(claims).encode())
+    signature = encoded(key.sign(f"{head}.{body}".encode()))
+    own = tokens / "pageserver-2.jwt"
+    own.write_text(f"{head}.{body}.{signature}")
+    own.chmod(0o600)
+    return own
+
+
+def encoded(part):
+    return base64.urlsafe_b64encode(part).rstrip(b"=").decode()
+
+
 @pytest.fixture
 def second(cell):
     second = Second(cell)
@@ -91,8 +120,10 @@ def until(what, seconds=60):
 
 
 def objects(cell):
+    """All but beginnings of WAL segments, which safekeepers replace by longer ones (D8)."""
     bucket = cell.directory / "bucket"
-    return {str(p.relative_to(bucket)) for p in bucket.rglob("*") if p.is_file()}
+    files = (p for p in bucket.rglob("*") if p.is_file())
+    return {str(p.relative_to(bucket)) for p in files if not (p.parent.name == "wal" and "." in p.name)}
 
 
 def test_the_older_one_stops_serving_deleting_and_reporting(cell, second):
