@@ -1,6 +1,6 @@
 //! The keymanagers of a process, and how they are asked for leases (K3, K4).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -137,11 +137,13 @@ impl Connection {
     }
 
     /// Renewals of all leases of the node: one request, and more of them only where a keymanager
-    /// is silent, or cannot ask the KMS itself (K2).
+    /// is silent, or cannot ask the KMS itself (K2). `apply` is told each verdict before the next
+    /// keymanager is asked: the others' tenants do not wait for one that does not answer.
     pub(crate) async fn renew(
         &self,
         tenants: BTreeSet<TenantId>,
-    ) -> BTreeMap<TenantId, Result<Grant, KeyError>> {
+        apply: impl Fn(TenantId, Result<Grant, KeyError>),
+    ) {
         let mut verdicts = Verdicts::of(tenants);
         for server in self.in_turn() {
             let open = verdicts.open();
@@ -152,8 +154,13 @@ impl Connection {
             let sent = now_ms();
             let answers = self.renew_at(server, &open).await;
             self.weigh(&mut verdicts, server, sent, answers);
+            for (tenant, verdict) in verdicts.take_decided() {
+                apply(tenant, verdict);
+            }
         }
-        verdicts.conclude()
+        for (tenant, verdict) in verdicts.conclude() {
+            apply(tenant, verdict);
+        }
     }
 
     fn in_turn(&self) -> impl Iterator<Item = usize> + use<> {

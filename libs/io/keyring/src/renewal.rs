@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ids::TenantId;
+use tokio::time::MissedTickBehavior;
 
 use crate::KeyError;
 use crate::connection::Connection;
@@ -17,8 +18,12 @@ use crate::verdict::Grant;
 pub(crate) fn begin(connection: &Arc<Connection>) {
     let (connection, period) = (Arc::downgrade(connection), connection.config.renew);
     drop(service::task::spawn("renewals", async move {
+        // What a slow answer takes is not added to the time between two renewals (K2).
+        let mut turns = tokio::time::interval(period);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        turns.tick().await; // at once
         loop {
-            tokio::time::sleep(period).await;
+            turns.tick().await;
             let Some(connection) = connection.upgrade() else {
                 return;
             };
@@ -31,26 +36,31 @@ pub(crate) fn begin(connection: &Arc<Connection>) {
 }
 
 async fn renew(connection: &Arc<Connection>, leases: HashMap<TenantId, Arc<Lease>>) {
-    let verdicts = connection.renew(leases.keys().copied().collect()).await;
-    for (tenant, verdict) in verdicts {
-        let Some(lease) = leases.get(&tenant) else {
-            continue;
-        };
-        match verdict.and_then(|grant| take(lease, grant)) {
-            Ok(()) => {}
-            Err(error) if error.leaves_running() => {
-                tracing::warn!(%error, "a lease was not renewed");
-                if let Source::Remote(remote) = lease.source() {
-                    remote.not_renewed(error);
-                }
+    let drain = connection.config.drain;
+    let apply = |tenant, verdict| {
+        if let Some(lease) = leases.get(&tenant) {
+            settle(lease, verdict, drain);
+        }
+    };
+    let tenants = leases.keys().copied().collect();
+    connection.renew(tenants, apply).await;
+}
+
+fn settle(lease: &Arc<Lease>, verdict: Result<Grant, KeyError>, drain: Duration) {
+    match verdict.and_then(|grant| take(lease, grant)) {
+        Ok(()) => {}
+        Err(error) if error.leaves_running() => {
+            tracing::warn!(%error, "a lease was not renewed");
+            if let Source::Remote(remote) = lease.source() {
+                remote.not_renewed(error);
             }
-            Err(why) => {
-                let (lease, drain) = (Arc::clone(lease), connection.config.drain);
-                // Beside each other: a drain must not hold up the renewals of other tenants.
-                drop(service::task::spawn("end of a lease", async move {
-                    end(&lease, why, drain).await;
-                }));
-            }
+        }
+        Err(why) => {
+            let lease = Arc::clone(lease);
+            // Beside each other: a drain must not hold up the renewals of other tenants.
+            drop(service::task::spawn("end of a lease", async move {
+                end(&lease, why, drain).await;
+            }));
         }
     }
 }
@@ -69,13 +79,14 @@ fn take(lease: &Lease, next: Grant) -> Result<(), KeyError> {
     }
 }
 
-/// Ends a lease at its deadline, which renewals move: its end waits for no answer (K2).
-pub(crate) async fn expire(lease: Weak<Lease>, drain: Duration) {
+/// Ends a lease at its deadline, which renewals move: its end waits for no answer (K2). It is looked
+/// at every `period`, because a sleep does not count the time that the machine is suspended for.
+pub(crate) async fn expire(lease: Weak<Lease>, period: Duration, drain: Duration) {
     loop {
         let Some(left) = lease.upgrade().map(|lease| left(&lease)) else {
             return;
         };
-        tokio::time::sleep(left).await;
+        tokio::time::sleep(left.min(period)).await;
         let Some(lease) = lease.upgrade() else { return };
         if lease.is_closed() {
             return;

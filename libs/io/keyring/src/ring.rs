@@ -177,7 +177,8 @@ impl Keyring {
         entry.lease = Some(Arc::clone(&lease));
         if let Origin::Remote(connection) = &self.origin {
             connection.keep(&lease);
-            let expire = renewal::expire(Arc::downgrade(&lease), connection.config.drain);
+            let (renew, drain) = (connection.config.renew, connection.config.drain);
+            let expire = renewal::expire(Arc::downgrade(&lease), renew, drain);
             drop(service::task::spawn("lease", expire));
         }
         Ok(TenantKeys { lease })

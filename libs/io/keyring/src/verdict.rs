@@ -76,6 +76,11 @@ impl Verdicts {
         self.decided.insert(tenant, verdict);
     }
 
+    /// What is decided by now, once.
+    pub(crate) fn take_decided(&mut self) -> BTreeMap<TenantId, Result<Grant, KeyError>> {
+        std::mem::take(&mut self.decided)
+    }
+
     /// Everybody was asked: one verdict for each tenant.
     pub(crate) fn conclude(mut self) -> BTreeMap<TenantId, Result<Grant, KeyError>> {
         for (tenant, open) in self.open {

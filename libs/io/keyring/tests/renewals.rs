@@ -30,6 +30,7 @@ const LEASE_MS: u64 = 20_000;
 struct Fake {
     rounds: BTreeMap<NodeId, Round>,
     revoked: BTreeSet<TenantId>,
+    unverified: BTreeSet<TenantId>,
     acquired: usize,
     renewals: Vec<Seen>,
 }
@@ -58,6 +59,8 @@ impl Fake {
             lowest_kek: KekVersion(1),
             state: if revoked {
                 TenantState::Revoked(RevokeReason::Disabled)
+            } else if self.unverified.contains(&tenant) {
+                TenantState::Unverified
             } else {
                 TenantState::Active
             },
@@ -108,8 +111,14 @@ impl Drop for Served {
 }
 
 async fn serve() -> Served {
+    serve_beside(Vec::new(), BTreeSet::new()).await
+}
+
+/// The keymanager that is asked first, before those at `others`.
+async fn serve_beside(others: Vec<String>, unverified: BTreeSet<TenantId>) -> Served {
     service::init();
     let fake = Shared::default();
+    fake.lock().unwrap().unverified = unverified;
     let router = Router::new()
         .route(PATH_ACQUIRE, post(acquire))
         .route(PATH_RENEW, post(renew))
@@ -122,7 +131,7 @@ async fn serve() -> Served {
     let config = KeyringConfig {
         renew: RENEW,
         drain: Duration::ZERO,
-        ..KeyringConfig::new(NodeId(1), vec![url])
+        ..KeyringConfig::new(NodeId(1), [vec![url], others].concat())
     };
     let ring = Some(Keyring::connect(config).unwrap());
     Served {
@@ -222,6 +231,47 @@ async fn a_tenant_that_is_revoked_ends_alone() {
     served.fake.lock().unwrap().revoked.clear();
     drop(served.take(&[tenant]).await);
     assert_eq!(served.next(3).await[2].about, Some(3));
+}
+
+/// K2: that another tenant's KMS cannot be asked, and the keymanager that might know more hangs,
+/// ends nobody else's lease.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keymanager_that_hangs_holds_up_none_that_another_has_renewed() {
+    let asked = Arc::new(tokio::sync::Notify::new());
+    let arrived = Arc::clone(&asked);
+    let hang = move || {
+        let arrived = Arc::clone(&arrived);
+        async move {
+            arrived.notify_one();
+            std::future::pending::<()>().await;
+        }
+    };
+    let never = async || std::future::pending::<()>().await;
+    let router = Router::new()
+        .route(PATH_RENEW, post(hang))
+        .route(PATH_ACQUIRE, post(never));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let shutdown = Shutdown::new();
+    let served = service::http::serve_on(listener, router, None, shutdown.clone());
+    drop(shutdown.spawn("a keymanager that hangs", served));
+
+    let [sound, unverified] = tenants(2).try_into().unwrap();
+    let served = serve_beside(vec![url], BTreeSet::from([unverified])).await;
+    let taken = served.take(&[unverified, sound]).await;
+    let (before, renewals) = {
+        let fake = served.fake.lock().unwrap();
+        (*taken[1].deadline().borrow(), fake.renewals.len())
+    };
+    loop {
+        asked.notified().await;
+        // Else it was the end of a renewal that began before.
+        if served.fake.lock().unwrap().renewals.len() > renewals {
+            break;
+        }
+    }
+    assert!(*taken[1].deadline().borrow() > before, "it waited");
+    shutdown.request();
 }
 
 /// As an agent does that makes a timeline: it takes one lease, and keeps nothing else.
