@@ -18,6 +18,7 @@ struct Metrics {
 
 /// The state of `tenant`, as operators are told it.
 pub(crate) fn state(tenant: TenantId, state: TenantState) {
+    let tenant = tenant.to_string();
     // Every state is shown, so that an alarm needs to know no tenant beforehand.
     for (name, is_it) in [
         ("active", state == TenantState::Active),
@@ -25,8 +26,8 @@ pub(crate) fn state(tenant: TenantId, state: TenantState) {
         ("revoked", matches!(state, TenantState::Revoked(_))),
         ("unknown", state == TenantState::Unknown),
     ] {
-        let of = [&tenant.to_string(), name];
-        metrics().state.with_label_values(&of).set(is_it.into());
+        let of = metrics().state.with_label_values(&[&tenant, name]);
+        of.set(is_it.into());
     }
 }
 

@@ -120,9 +120,11 @@ async fn renew(
     let leases = keymanager
         .grant_all(&placed, &tenants, Reading::MayBeOld)
         .await;
+    let granted = |leases: &[Lease]| leases.iter().filter(|l| l.lease.is_some()).count();
+    let all = granted(&leases);
     let id = u64::from_le_bytes(OsEntropy::bytes());
     let (round, answer) = Round::answer(before.as_ref(), &request, id, leases);
-    let renewed = tenants.len() - answer.changed.len();
+    let renewed = all - granted(&answer.changed);
     let record = Leased::new(node, seqno, &answer.changed, renewed);
     keymanager.record(record).await?;
     keymanager.rounds.keep(node, round, clock::boottime());

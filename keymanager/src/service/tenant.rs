@@ -119,12 +119,15 @@ impl Guarded {
         (!left.is_zero()).then_some(left)
     }
 
-    fn settle(&mut self) {
+    /// Whether operators are told another state from now on.
+    fn settle(&mut self) -> bool {
         let state = self.status();
-        if state != self.shown {
+        let changed = state != self.shown;
+        if changed {
             self.shown = state;
             self.since_ms = unix_ms();
         }
+        changed
     }
 }
 
@@ -138,6 +141,7 @@ impl Tenant {
         requests: Requests,
         timings: Timings,
     ) -> Self {
+        metrics::state(id, TenantState::Unknown);
         let guarded = Guarded {
             unit: Unit::new(timings.clone()),
             leases: LeaseBook::default(),
@@ -390,8 +394,9 @@ impl Tenant {
     }
 
     fn settle(&self, guarded: &mut Guarded) {
-        guarded.settle();
-        metrics::state(self.id, guarded.shown);
+        if guarded.settle() {
+            metrics::state(self.id, guarded.shown);
+        }
     }
 
     fn fence(&self, guarded: &mut Guarded, reason: RevokeReason) {
@@ -423,8 +428,8 @@ const fn class_of(error: &KekError) -> ErrorClass {
         | KekError::Missing { .. }
         | KekError::TooLow { .. }
         | KekError::UsedUp(_)
-        | KekError::NoMemory(_)
         | KekError::Fenced(_) => ErrorClass::Outage,
+        KekError::NoMemory(_) => ErrorClass::OurFault,
     }
 }
 
