@@ -59,9 +59,10 @@ impl Staged {
             &header.slots[1 - header.slot_in_use()],
         );
         let is_empty = other.0 == [0; WRAP_SLOT_BYTES];
-        // A slot that was retired looks the same, but for its version.
-        let is_older = other.kek_id() == used.kek_id() && other.kek_version() <= used.kek_version();
-        if wrap::is_active(other) || is_empty || is_older {
+        // A slot that was retired looks the same, but for its version. Versions of one tenant share
+        // an id: what has another one cannot be told from a retired slot.
+        let is_newer = other.kek_id() == used.kek_id() && other.kek_version() > used.kek_version();
+        if wrap::is_active(other) || is_empty || !is_newer {
             return Err(FlipError::NothingStaged);
         }
         Ok(Self(header))

@@ -1,7 +1,7 @@
 //! Another KEK for a file: every state that a crash can leave opens with exactly one slot.
 
 use bytes::Bytes;
-use ids::{KekVersion, WrapSlot};
+use ids::{KekId, KekVersion, WrapSlot};
 use sealed::header::{FlipError, Header, HeaderError, Staged, stage};
 use sealed::object::{open_all, seal};
 use sealed::wrap::{UnwrapError, unwrap, with_active, wrap};
@@ -107,6 +107,11 @@ fn nothing_is_flipped_to_a_slot_that_is_not_there_or_of_another_file() {
     let staged = Staged::read_back(&stage(&header, &foreign)).unwrap();
     let key = unwrap(&new_kek(), TENANT, &staged.waiting()).unwrap();
     assert_eq!(staged.flip(&key).err(), Some(FlipError::OtherKey), "R2");
+    // Nor to one of another KEK, as a slot that was retired may be.
+    let (version, id) = (KekVersion(8), KekId([0x77; 16]));
+    let other = wrap(&new_kek(), TENANT, id, version, &dek(), &mut Counting(1));
+    let refusal = Staged::read_back(&stage(&header, &other)).err();
+    assert_eq!(refusal, Some(FlipError::NothingStaged));
     // A torn sector is none: the checksum covers both slots.
     let mut torn = stage(&header, &new_slot(8));
     torn[256..384].copy_from_slice(&whole[256..384]);
