@@ -17,6 +17,7 @@ use crate::local::pid::State;
 use crate::local::postgres;
 use crate::local::programs;
 use crate::local::system::{MAIN, System};
+use crate::local::tokens;
 
 /// What can be done with branches.
 #[derive(Subcommand)]
@@ -101,6 +102,7 @@ fn create(options: &CreateOptions, out: &mut impl Write) -> Result<(), Failure> 
             // Else every later start of the system would be refused the same.
             system.forget_refused(&options.name);
             system.save(&home)?;
+            tokens::forget(&home, &program)?;
         }
         return Err(failure);
     }

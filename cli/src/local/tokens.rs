@@ -45,6 +45,21 @@ pub(crate) fn token_file(program: &Program) -> String {
 
 /// Makes what is missing of the key and the tokens of the operator and of `programs`.
 pub(crate) fn make(home: &Home, tenant: TenantId, programs: &[Program]) -> Result<(), Failure> {
+    make_at(home, tenant, programs, UnixTime::now().seconds())
+}
+
+/// Removes the token of a node that is none any more: its number will be another one's.
+pub(crate) fn forget(home: &Home, program: &Program) -> Result<(), Failure> {
+    let path = home.token(&token_file(program));
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Failure::doing(
+            format_args!("remove {}", path.display()),
+        )(error)),
+        _ => Ok(()),
+    }
+}
+
+fn make_at(home: &Home, tenant: TenantId, programs: &[Program], now: u64) -> Result<(), Failure> {
     make_directory(&home.root.join("tokens"), 0o700)?;
     let key = key_at(&home.token(TOKEN_PRIVATE), || {
         KeyPair::generate_for(&PKCS_ED25519)
@@ -52,7 +67,6 @@ pub(crate) fn make(home: &Home, tenant: TenantId, programs: &[Program]) -> Resul
     let public = key.public_key_pem();
     write_file(&home.token(TOKEN_KEY), public.as_bytes(), 0o644)?;
     let signing = EncodingKey::from_ed_pem(key.serialize_pem().as_bytes()).map_err(Failure::bug)?;
-    let now = UnixTime::now().seconds();
     let admin = Claims {
         tenant: None,
         scope: "admin",
@@ -115,7 +129,9 @@ mod tests {
             root: directory.path().to_owned(),
         };
         let programs = all(&System::new().unwrap()).unwrap();
-        make(&home, TenantId([7; 16]), &programs).unwrap();
+        let now = UnixTime::now().seconds();
+        let make = |now| make_at(&home, TenantId([7; 16]), &programs, now).unwrap();
+        make(now);
         let public = std::fs::read(home.token(TOKEN_KEY)).unwrap();
         let key = DecodingKey::from_ed_pem(&public).unwrap();
         let mut rules = Validation::new(Algorithm::EdDSA);
@@ -146,11 +162,15 @@ mod tests {
         }
         assert!(!home.token("keymanager-1.jwt").exists());
 
-        make(&home, TenantId([7; 16]), &programs).unwrap();
+        make(now + 1);
         assert_eq!(claims("safekeeper-2.jwt"), before, "it is kept");
-        std::fs::remove_file(home.token("safekeeper-2.jwt")).unwrap();
-        make(&home, TenantId([7; 16]), &programs).unwrap();
+        for _ in 0..2 {
+            let safekeeper = programs.iter().find(|p| p.name == "safekeeper-2").unwrap();
+            forget(&home, safekeeper).unwrap();
+        }
+        make(now + 1);
         let generation = |claims: &serde_json::Value| claims["placement"]["generation"].as_u64();
-        assert!(generation(&claims("safekeeper-2.jwt")) >= generation(&before));
+        assert_eq!(generation(&before), Some(now));
+        assert_eq!(generation(&claims("safekeeper-2.jwt")), Some(now + 1));
     }
 }
