@@ -31,15 +31,19 @@ pub async fn begin(archive: &Archive) -> Result<(), ProbeError> {
     }
 }
 
-/// Asks until the bucket has passed, and waits for `every` before each time.
+/// Asks until the bucket has passed, and again whenever it does not answer, so that its return is
+/// noticed where nothing else is asked of it; waits for `every` before each time.
 ///
 /// # Errors
 /// The bucket is refused.
 pub async fn keep(archive: &Archive, every: Duration, stop: &Shutdown) -> Result<(), ProbeError> {
-    while !archive.is_admitted() {
+    loop {
         tokio::select! {
             () = stop.requested() => return Ok(()),
             () = tokio::time::sleep(every) => {}
+        }
+        if archive.is_admitted() && archive.unreachable_since().is_none() {
+            continue;
         }
         let asked = tokio::select! {
             () = stop.requested() => return Ok(()),
@@ -53,7 +57,6 @@ pub async fn keep(archive: &Archive, every: Duration, stop: &Shutdown) -> Result
             Err(refused) => return Err(refused),
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -88,9 +91,19 @@ mod tests {
         begin(&archive).await.unwrap();
         assert!(!archive.is_admitted());
         assert!(archive.unreachable_since().is_some());
-        keep(&archive, OFTEN, &Shutdown::new()).await.unwrap();
-        archive.admitted().await;
-        assert_eq!(archive.unreachable_since(), None);
+        let stop = Shutdown::new();
+        let kept = keep(&archive, OFTEN, &stop);
+        let told = async {
+            archive.admitted().await;
+            assert_eq!(archive.unreachable_since(), None);
+            // Silent later: asked again, though nobody writes to it.
+            archive.heard(false);
+            while archive.unreachable_since().is_some() {
+                tokio::time::sleep(OFTEN).await;
+            }
+            stop.request();
+        };
+        tokio::join!(async { kept.await.unwrap() }, told);
     }
 
     #[tokio::test]

@@ -148,24 +148,24 @@ impl Archive {
         self.reached.borrow().unreachable_since
     }
 
-    /// Whether WAL of `range`, which lies in one segment, is there and is sealed for this timeline.
+    /// Up to where WAL from `start` on is there, sealed for this timeline, of the segment that
+    /// `start` is in.
     ///
     /// # Errors
     /// [`ArchiveError::Get`].
-    pub async fn holds(
+    pub async fn end_of(
         &self,
         keys: &TenantKeys,
         timeline: TimelineId,
-        range: &Range<Lsn>,
-    ) -> Result<bool, ArchiveError> {
-        let last = Lsn(range.end.0.saturating_sub(1).max(range.start.0));
-        match self.open(keys, timeline, last).await {
-            Ok(found) => Ok(found.range.start <= range.start),
-            Err(ArchiveError::Missing(_)) => Ok(false),
+        start: Lsn,
+    ) -> Result<Option<Lsn>, ArchiveError> {
+        match self.open(keys, timeline, start).await {
+            Ok(found) => Ok(Some(found.range.end)),
+            Err(ArchiveError::Missing(_)) => Ok(None),
             // A bad copy is one more reason to put a good one.
             Err(ArchiveError::Get(SealedGetError::Damaged { name, source })) => {
                 tracing::error!(%name, error = %source, "a segment in the bucket is damaged");
-                Ok(false)
+                Ok(None)
             }
             Err(error) => Err(error),
         }
@@ -238,11 +238,8 @@ impl Archive {
             let same = stored.end.segment(SEGMENT_BYTES) == end.segment(SEGMENT_BYTES);
             let replaced = stored.end <= whole || (same && stored.end < end);
             if stored.kind == ObjectKind::RemotePartialWal && replaced {
-                match self.bucket.delete(&stored.name).await {
-                    // Another safekeeper was first.
-                    Ok(()) | Err(GetError::NotFound(_)) => {}
-                    Err(error) => return Err(error),
-                }
+                // Where another safekeeper was first there is nothing to remove.
+                self.bucket.delete(&stored.name).await?;
             }
         }
         Ok(())

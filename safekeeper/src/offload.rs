@@ -75,6 +75,7 @@ async fn run(timeline: &Timeline, archive: &Archive, patience: Duration) {
                 continue;
             }
             Next::Nothing => {
+                upload = None;
                 if position.changed().await.is_err() {
                     return;
                 }
@@ -145,18 +146,30 @@ fn next(position: &Position, now: Duration, patience: Duration) -> Next {
     }
 }
 
-/// Answers up to where the bucket has it; another safekeeper may have been first, or this one.
+/// Answers up to where the bucket has it, where that is news; another safekeeper may have been
+/// first, or this one before it was started anew.
 async fn look(
     timeline: &Timeline,
     archive: &Archive,
     range: &Range<Lsn>,
 ) -> Result<Option<Lsn>, OffloadError> {
     let (keys, id) = (timeline.keys(), timeline.place().timeline);
-    if !archive.holds(keys, id, range).await? {
+    let known = timeline.position().borrow().partial;
+    let there = archive.end_of(keys, id, range.start).await?;
+    let Some(end) = news(there, range, known) else {
         return Ok(None);
-    }
-    tell(timeline, range.end).await?;
-    Ok(Some(range.end))
+    };
+    tell(timeline, end).await?;
+    Ok(Some(end))
+}
+
+/// What `there`, the end of WAL in the bucket, says of `range`, of which `known` was known before.
+/// A beginning that is shorter than this node's makes what is exposed younger, so that nodes which
+/// are a little ahead of each other do not replace each other's; it does not finish a segment.
+fn news(there: Option<Lsn>, range: &Range<Lsn>, known: Lsn) -> Option<Lsn> {
+    let end = there?.min(range.end);
+    let is_news = end == range.end || (!is_border(range.end) && end > known);
+    (is_news && end > range.start).then_some(end)
 }
 
 async fn offload(
@@ -166,6 +179,8 @@ async fn offload(
     upload: &mut Option<Upload>,
 ) -> Result<Option<Lsn>, OffloadError> {
     let (keys, place) = (timeline.keys(), timeline.place());
+    // A beginning that was not put yet is of no use once its segment is finished.
+    upload.take_if(|sealed| is_border(range.end) && !is_border(sealed.range().end));
     if upload.is_none()
         && let Some(end) = look(timeline, archive, &range).await?
     {
@@ -217,6 +232,27 @@ async fn read(timeline: &Timeline, range: Range<Lsn>) -> Result<BytesMut, Timeli
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shorter_beginning_in_the_bucket_is_news_once_and_ends_no_segment() {
+        let range = Lsn(100)..Lsn(200);
+        //  there, known -> told
+        for (there, known, told) in [
+            (None, 0, None),
+            (Some(100), 0, None),
+            (Some(150), 0, Some(150)),
+            (Some(150), 150, None),
+            (Some(200), 0, Some(200)),
+            (Some(900), 200, Some(200)),
+        ] {
+            let news = news(there.map(Lsn), &range, Lsn(known));
+            assert_eq!(news, told.map(Lsn), "{there:?}, {known}");
+        }
+        let end = Lsn(SEGMENT_BYTES);
+        let whole = Lsn(100)..end;
+        assert_eq!(news(Some(Lsn(150)), &whole, Lsn(0)), None);
+        assert_eq!(news(Some(end), &whole, Lsn(150)), Some(end));
+    }
 
     #[test]
     fn finished_segments_go_at_once_and_a_tail_when_it_was_exposed_for_long() {

@@ -20,6 +20,8 @@ const KEEPALIVE: Duration = Duration::from_secs(1);
 /// Seconds from 1970 to 2000.
 const POSTGRES_EPOCH: u64 = 946_684_800;
 const NO_WAL: &str = "58P01";
+/// The bucket does not answer.
+const NO_ANSWER: &str = "58030";
 const DAMAGED: &str = "58R03";
 const OTHER_TERM: &str = "55000";
 const PROTOCOL: &str = "08P01";
@@ -133,7 +135,13 @@ impl Sender<'_> {
             ArchiveError::Get(store::SealedGetError::Damaged { .. }) => {
                 QueryError::refused(DAMAGED, error)
             }
-            ArchiveError::Get(store::SealedGetError::Get(_)) => QueryError::refused(NO_WAL, error),
+            ArchiveError::Get(store::SealedGetError::Get(store::GetError::NotFound(_))) => {
+                QueryError::refused(NO_WAL, error)
+            }
+            // It may be there: whoever asks must not give up for good what needs it (C7).
+            ArchiveError::Get(store::SealedGetError::Get(store::GetError::Unavailable {
+                ..
+            })) => QueryError::refused(NO_ANSWER, error),
         };
         if !archived.as_ref().is_some_and(|a| a.covers(at)) {
             let timeline = self.timeline.place().timeline;
