@@ -21,7 +21,8 @@ const SYSTEM: [&str; 7] = [
     "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32",
 ];
 /// What libraries read, beside names of users.
-const ETC: [&str; 4] = [
+const ETC: [&str; 5] = [
+    "/etc/alternatives",
     "/etc/ld.so.cache",
     "/etc/localtime",
     "/etc/ssl/certs",
@@ -74,10 +75,18 @@ fn system(root: &Path, arguments: &Arguments) -> Result<(), MountError> {
             Err(_) => {}
         }
     }
-    // PostgreSQL that somebody built has its libraries beside `bin`.
-    let programs = arguments.postgres_bin.parent().unwrap_or(Path::new("/usr"));
+    // PostgreSQL that somebody built has its libraries and files beside `bin`, and others may
+    // have theirs there too (T2).
+    let programs = &arguments.postgres_bin;
     if !programs.starts_with("/usr") {
-        show(programs, &below(root, programs))?;
+        let beside = |name| programs.with_file_name(name);
+        let others = ["lib", "lib64", "share"].map(beside).into_iter();
+        for path in others
+            .filter(|path| path.is_dir())
+            .chain([programs.clone()])
+        {
+            show(&path, &below(root, &path))?;
+        }
     }
     Ok(())
 }

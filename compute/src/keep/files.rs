@@ -30,7 +30,20 @@ impl Seen {
     /// Looks at the data directory `data`, and reads what looks otherwise than before.
     pub(super) fn look(&mut self, data: &Path) -> Result<(), RoundError> {
         let mut found = BTreeMap::new();
-        for path in paths(data)? {
+        // States before what they begin from is listed: PostgreSQL writes it before the state.
+        self.look_at(data, states(data)?, &mut found)?;
+        self.look_at(data, begun_from(data)?, &mut found)?;
+        self.0 = found;
+        Ok(())
+    }
+
+    fn look_at(
+        &mut self,
+        data: &Path,
+        paths: Vec<String>,
+        found: &mut BTreeMap<KeptPath, (Look, Vec<u8>)>,
+    ) -> Result<(), RoundError> {
+        for path in paths.iter().filter_map(|path| KeptPath::new(path)) {
             let at = data.join(path.as_str());
             let unread = |source| RoundError::Read {
                 path: at.clone(),
@@ -53,7 +66,6 @@ impl Seen {
                 found.insert(path, (look, content));
             }
         }
-        self.0 = found;
         Ok(())
     }
 
@@ -75,18 +87,21 @@ pub(super) fn read_all(data: &Path) -> Result<Files, RoundError> {
     Ok(files.map(|(path, (_, content))| (path, content)).collect())
 }
 
-fn paths(data: &Path) -> Result<Vec<KeptPath>, RoundError> {
+fn states(data: &Path) -> Result<Vec<String>, RoundError> {
     let mut paths = vec![AUTO_CONF.to_owned()];
     let slots = names(data, SLOTS)?.into_iter();
     paths.extend(slots.map(|name| format!("{SLOTS}/{name}/state")));
+    Ok(paths)
+}
+
+/// What slots begin from.
+fn begun_from(data: &Path) -> Result<Vec<String>, RoundError> {
+    let mut paths = Vec::new();
     for directory in [SNAPSHOTS, MAPPINGS] {
         let files = names(data, directory)?.into_iter();
         paths.extend(files.map(|name| format!("{directory}/{name}")));
     }
-    Ok(paths
-        .iter()
-        .filter_map(|path| KeptPath::new(path))
-        .collect())
+    Ok(paths)
 }
 
 fn names(data: &Path, directory: &str) -> Result<Vec<String>, RoundError> {

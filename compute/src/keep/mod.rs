@@ -13,11 +13,12 @@ mod settings;
 mod slot;
 mod slot_wal;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pg::kept::{FILE_BYTES_MAX, FILES_MAX, KeptPath};
+use pg::kept::{FILE_BYTES_MAX, FILES_MAX, KeptPath, MAPPINGS, SNAPSHOTS};
 use service::libpq::WireError;
 use service::libpq::client::Client;
 use tokio::sync::Mutex;
@@ -61,13 +62,19 @@ struct State {
     seen: Seen,
     /// What WAL has.
     kept: Files,
+    /// What WAL has and the last round did not find any more.
+    missed: BTreeSet<KeptPath>,
 }
 
 impl Keeper {
     /// For the PostgreSQL that listens on `socket`, where WAL has `kept`.
     pub(crate) fn new(disk: Disk, socket: PathBuf, kept: Files) -> Self {
-        let (client, seen) = (None, Seen::default());
-        let state = Mutex::new(State { client, seen, kept });
+        let state = Mutex::new(State {
+            client: None,
+            seen: Seen::default(),
+            kept,
+            missed: BTreeSet::new(),
+        });
         Self {
             disk,
             socket,
@@ -87,17 +94,16 @@ impl Keeper {
         }
     }
 
-    /// The round before a stop. What PostgreSQL knows of its slots is in their files after a
-    /// checkpoint; roles of before this was kept may not ask for one.
+    /// The rounds before a stop: what has changed, and then what PostgreSQL knows of its slots,
+    /// which is in their files after a checkpoint. That may take long, and roles of before this was
+    /// kept may not ask for one.
     pub(crate) async fn last(&self) {
         let rounds = async {
-            if self.round("CHECKPOINT").await.is_err() {
-                self.round("").await?;
-            }
-            Ok::<_, RoundError>(())
+            self.round("").await?;
+            self.round("CHECKPOINT").await
         };
         match tokio::time::timeout(LAST, rounds).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(%error, "not all was kept before the stop"),
             Err(_) => tracing::warn!("what changed last is not kept: it takes too long"),
         }
@@ -106,7 +112,12 @@ impl Keeper {
     /// Writes what has changed, after `before`. Answers what is not kept, and why.
     async fn round(&self, before: &str) -> Result<Option<String>, RoundError> {
         let mut state = self.state.lock().await;
-        let State { client, seen, kept } = &mut *state;
+        let State {
+            client,
+            seen,
+            kept,
+            missed,
+        } = &mut *state;
         // Taken out, so that a round that is given up leaves no half of a conversation behind.
         let mut own = match client.take() {
             Some(client) => client,
@@ -122,7 +133,12 @@ impl Keeper {
         });
         *seen = looking.await.map_err(|_| RoundError::Task)??;
         let now = seen.files();
-        let Changes { messages, refused } = changes(kept, &now);
+        let Changes { messages, refused } = changes(kept, &now, missed);
+        *missed = kept
+            .keys()
+            .filter(|path| !now.contains_key(*path))
+            .cloned()
+            .collect();
         for batch in batches(messages) {
             own.simple_query(&statement(&batch)).await?;
             for (path, content) in batch {
@@ -159,12 +175,27 @@ struct Changes {
     refused: Option<String>,
 }
 
-/// What brings `kept` to `now`; removals first, as they make room.
-fn changes(kept: &Files, now: &Files) -> Changes {
-    let gone = kept.keys().filter(|path| !now.contains_key(*path));
-    let mut messages: Vec<_> = gone.map(|path| (path.clone(), Vec::new())).collect();
-    let (mut files, mut refused) = (kept.len() - messages.len(), Vec::new());
-    for (path, content) in now {
+/// What brings `kept` to `now`, in an order that WAL may end anywhere in: what slots begin from,
+/// their states, and what goes last. What a slot may still begin from goes once `missed` has it
+/// too: the state that was read in the same round may be of before its end.
+fn changes(kept: &Files, now: &Files, missed: &BTreeSet<KeptPath>) -> Changes {
+    let is_gone = |path: &&KeptPath| {
+        !now.contains_key(*path) && (!is_begun_from(path) || missed.contains(*path))
+    };
+    let (snapshots, others): (Vec<_>, Vec<_>) = kept
+        .keys()
+        .filter(is_gone)
+        .partition(|path| is_begun_from(path));
+    let gone: Vec<_> = others.into_iter().chain(snapshots).collect();
+    // What goes makes room for the next round: it goes last.
+    let (mut files, mut refused) = (kept.len(), Vec::new());
+    let mut messages = Vec::new();
+    let (begun_from, others): (Vec<_>, Vec<_>) =
+        now.iter().partition(|(path, _)| is_begun_from(path));
+    for (path, content) in begun_from.into_iter().chain(others) {
+        if path.slot().is_some() && !refused.is_empty() {
+            continue; // It may begin from what is refused.
+        }
         if kept.get(path) == Some(content) || content.is_empty() {
             continue;
         }
@@ -178,6 +209,7 @@ fn changes(kept: &Files, now: &Files) -> Changes {
             messages.push((path.clone(), content.clone()));
         }
     }
+    messages.extend(gone.into_iter().map(|path| (path.clone(), Vec::new())));
     let refused = refused.first().map(|first| {
         format!(
             "{} files are not kept; the first: {first} (at most {FILES_MAX} files of \
@@ -186,6 +218,13 @@ fn changes(kept: &Files, now: &Files) -> Changes {
         )
     });
     Changes { messages, refused }
+}
+
+/// Whether slots begin from it.
+fn is_begun_from(path: &KeptPath) -> bool {
+    [SNAPSHOTS, MAPPINGS]
+        .iter()
+        .any(|directory| path.as_str().starts_with(directory))
 }
 
 fn batches(messages: Vec<(KeptPath, Vec<u8>)>) -> Vec<Vec<(KeptPath, Vec<u8>)>> {
@@ -235,24 +274,61 @@ mod tests {
     #[test]
     fn what_changed_is_written_and_what_is_gone_is_removed() {
         let kept = files(&[(CONF, b"1"), (SLOT, b"x")]);
-        assert_eq!(changes(&kept, &kept), Changes::default());
+        assert_eq!(changes(&kept, &kept, &BTreeSet::new()), Changes::default());
         let now = files(&[(CONF, b"2"), ("pg_replslot/b/state", b"y")]);
-        let said = changes(&kept, &now).messages;
+        let said = changes(&kept, &now, &BTreeSet::new()).messages;
         let said: Vec<_> = said.iter().map(|(p, c)| (p.as_str(), &c[..])).collect();
         let expected: [(&str, &[u8]); 3] =
-            [(SLOT, b""), ("pg_replslot/b/state", b"y"), (CONF, b"2")];
+            [("pg_replslot/b/state", b"y"), (CONF, b"2"), (SLOT, b"")];
         assert_eq!(said, expected);
         // An empty file would say that it is gone.
         assert_eq!(
-            changes(&kept, &files(&[(CONF, b""), (SLOT, b"x")])),
+            changes(
+                &kept,
+                &files(&[(CONF, b""), (SLOT, b"x")]),
+                &BTreeSet::new()
+            ),
             Changes::default()
         );
     }
 
     #[test]
+    fn wal_may_end_between_any_two_messages_and_slots_find_what_they_begin_from() {
+        const OLD: &str = "pg_logical/snapshots/0-1.snap";
+        const NEW: &str = "pg_logical/snapshots/0-2.snap";
+        let kept = files(&[(OLD, b"s"), (SLOT, b"1")]);
+        let now = files(&[(NEW, b"s"), (SLOT, b"2")]);
+        let order = |missed: &[&str]| {
+            let missed = missed.iter().map(|path| KeptPath::new(path).unwrap());
+            let said = changes(&kept, &now, &missed.collect()).messages;
+            let path = |(path, _): &(KeptPath, Vec<u8>)| path.as_str().to_owned();
+            said.iter().map(path).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            order(&[]),
+            [NEW, SLOT],
+            "the old one may still be begun from"
+        );
+        assert_eq!(order(&[OLD]), [NEW, SLOT, OLD]);
+        // What is begun from and not taken keeps the state back.
+        let long = vec![0; FILE_BYTES_MAX + 1];
+        let said = changes(
+            &kept,
+            &files(&[(NEW, &long), (SLOT, b"2")]),
+            &BTreeSet::new(),
+        );
+        assert_eq!(said.messages, []);
+        assert!(said.refused.unwrap().contains(NEW));
+    }
+
+    #[test]
     fn what_storage_would_not_take_is_not_sent_and_said() {
         let long = vec![0; FILE_BYTES_MAX + 1];
-        let said = changes(&Files::new(), &files(&[(CONF, &long), (SLOT, b"x")]));
+        let said = changes(
+            &Files::new(),
+            &files(&[(SLOT, b"x"), (CONF, &long)]),
+            &BTreeSet::new(),
+        );
         assert_eq!(said.messages.len(), 1);
         assert!(said.refused.unwrap().contains(CONF));
         let many = |from: usize| {
@@ -260,10 +336,14 @@ mod tests {
             (from..from + FILES_MAX).map(move |n| (path(n), b"x".to_vec()))
         };
         let kept: Files = many(0).collect();
-        let said = changes(&kept, &many(1).collect());
-        assert_eq!(said.messages.len(), 2, "one goes, one comes");
-        assert_eq!(said.refused, None);
-        let said = changes(&kept, &many(0).chain(many(1)).collect());
+        let said = changes(&kept, &many(1).collect(), &BTreeSet::new());
+        assert_eq!(
+            said.messages.len(),
+            1,
+            "one goes, and another has to wait for its place"
+        );
+        assert!(said.refused.unwrap().contains("too many"));
+        let said = changes(&kept, &many(0).chain(many(1)).collect(), &BTreeSet::new());
         assert_eq!(said.messages, []);
         assert!(said.refused.unwrap().contains("too many"));
     }

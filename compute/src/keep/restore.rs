@@ -67,8 +67,13 @@ pub(crate) async fn restore(
     boot: Boot,
 ) -> Result<Restored, RestoreError> {
     let data = target.disk.data();
+    let at = data.clone();
+    // Beside whoever moves the deadline: there may be much to read.
+    let reading = tokio::task::spawn_blocking(move || read_all(&at));
+    let unread = |error: &dyn std::fmt::Display| RestoreError::Read(error.to_string());
+    let kept = reading.await.map_err(|error| unread(&error))?;
     let mut restored = Restored {
-        kept: read_all(&data).map_err(|error| RestoreError::Read(error.to_string()))?,
+        kept: kept.map_err(|error| unread(&error))?,
         ..Restored::default()
     };
     restored.settings(&data, boot.unusable.as_deref())?;
@@ -130,10 +135,13 @@ impl Restored {
         };
         let mut text = String::new();
         match std::str::from_utf8(content) {
-            _ if unusable == Some(content) => self.said.push(
-                "PostgreSQL did not start with the settings of ALTER SYSTEM: it runs without them"
-                    .to_owned(),
-            ),
+            Ok(stored) if unusable == Some(content) => {
+                text = settings::room_for_slots(stored);
+                self.said.push(
+                    "PostgreSQL did not start with the settings of ALTER SYSTEM: it runs without them"
+                        .to_owned(),
+                );
+            }
             Ok(stored) => {
                 (text, self.settings) = settings::restored(stored);
                 self.in_use = (!self.settings.is_empty()).then(|| content.clone());

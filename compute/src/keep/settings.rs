@@ -20,6 +20,15 @@ pub(super) fn restored(text: &str) -> (String, BTreeMap<String, String>) {
     (kept, settings)
 }
 
+/// What is left of the file where PostgreSQL did not start with it: room for its slots, with more of
+/// which than it has room for it does not start either.
+pub(super) fn room_for_slots(text: &str) -> String {
+    const NAME: &str = "max_replication_slots";
+    let (_, settings) = restored(text);
+    let slots: Option<u16> = settings.get(NAME).and_then(|value| value.parse().ok());
+    slots.map_or_else(String::new, |slots| format!("{NAME} = '{slots}'\n"))
+}
+
 /// Names are compared without regard to case, and a quote in a value is doubled.
 fn setting(line: &str) -> Option<(String, String)> {
     let line = line.trim();
@@ -60,6 +69,15 @@ mod tests {
             ("work_mem", "8MB"),
         ];
         assert_eq!(settings, expected);
+    }
+
+    #[test]
+    fn slots_keep_their_room_where_nothing_else_is_kept() {
+        let text = "work_mem = '8MB'\nmax_replication_slots = '40'\n";
+        assert_eq!(room_for_slots(text), "max_replication_slots = '40'\n");
+        for none in ["work_mem = '8MB'\n", "max_replication_slots = 'many'\n"] {
+            assert_eq!(room_for_slots(none), "");
+        }
     }
 
     #[test]

@@ -123,8 +123,11 @@ impl Source {
             }
             let wanted = usize::try_from(to - expected).unwrap_or(usize::MAX);
             buffer.extend_from_slice(wal.get(..wanted).unwrap_or(&wal));
-            let room = target.room(*at).min(to - *at);
-            if buffer.len() as u64 >= room {
+            loop {
+                let room = target.room(*at).min(to - *at);
+                if room == 0 || (buffer.len() as u64) < room {
+                    break;
+                }
                 let piece = buffer.split_to(room as usize).freeze(); // not more than is there
                 target.write(*at, piece).await.map_err(Gave::Failed)?;
                 *at = *at + room;

@@ -163,7 +163,10 @@ fn chosen(
     settings.retain(|(name, _)| !(SIZES.contains(&name.as_str()) && kept.contains_key(name)));
     settings.extend(own.iter().map(|(n, v)| (n.clone(), v.clone())));
     // A slot that is there needs it, whatever else is said.
-    let is_logical = |all: &BTreeMap<_, _>| all.get("wal_level").is_some_and(|l| l == "logical");
+    let is_logical = |all: &BTreeMap<String, String>| {
+        all.get("wal_level")
+            .is_some_and(|l: &String| l.eq_ignore_ascii_case("logical"))
+    };
     if is_logical(own) || is_logical(kept) {
         settings.push(("wal_level".to_owned(), "logical".to_owned()));
     }

@@ -48,6 +48,8 @@ struct Agent {
     program: PathBuf,
     /// The settings of `ALTER SYSTEM` with which PostgreSQL did not start (N3).
     unusable: Mutex<Option<Vec<u8>>>,
+    /// Those that the last start had, where it may have failed by them.
+    suspected: Mutex<Option<Vec<u8>>>,
 }
 
 /// Runs until SIGTERM, or until something that is not repaired by another start.
@@ -75,6 +77,7 @@ pub async fn run(config: Config, program: PathBuf) -> Result<(), Failure> {
         program,
         config,
         unusable: Mutex::new(None),
+        suspected: Mutex::new(None),
     };
     agent.listen(&shutdown).await?;
     let ended = agent.live(&shutdown).await;
@@ -134,7 +137,7 @@ impl Agent {
             };
             let mut pause = PAUSE;
             let phase = self.board.status().phase;
-            let next = match self.sets_aside(&failure, phase, &boot) {
+            let next = match !shutdown.is_requested() && self.blames(&failure, phase, &boot) {
                 true => Next::Again,
                 false => after::next(&failure, phase),
             };
@@ -172,15 +175,21 @@ impl Agent {
         Ok(())
     }
 
-    /// Whether the next start does without the settings of `ALTER SYSTEM`, and this one had them.
-    fn sets_aside(&self, failure: &Failure, phase: Phase, boot: &Boot) -> bool {
+    /// Whether this start may have failed by the settings of `ALTER SYSTEM`. Where two in a row did,
+    /// the next does without them: one alone may have had another reason.
+    fn blames(&self, failure: &Failure, phase: Phase, boot: &Boot) -> bool {
         let blamed = boot.settings.get();
         let blamed = blamed.filter(|_| after::blames_settings(failure, phase));
-        if let Some(settings) = blamed {
+        let mut suspected = self
+            .suspected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(settings) = blamed.filter(|settings| suspected.as_ref() == Some(*settings)) {
             tracing::error!(reason = %failure, "PostgreSQL does not start: sets ALTER SYSTEM aside");
             let mut unusable = self.unusable.lock().unwrap_or_else(PoisonError::into_inner);
             *unusable = Some(settings.clone());
         }
+        *suspected = blamed.cloned();
         blamed.is_some()
     }
 
