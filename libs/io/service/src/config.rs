@@ -38,6 +38,15 @@ pub enum ConfigError {
         #[source]
         source: Box<toml::de::Error>,
     },
+    /// The file and what is set do not go together.
+    #[error("the configuration {path} with what --set puts in it is not valid: {source}")]
+    InvalidWithSettings {
+        /// The file.
+        path: PathBuf,
+        /// Why; it may be the file or an argument.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
     /// An argument sets nothing.
     #[error("--set {argument}: expected NAME=VALUE, a name of the configuration")]
     NotASetting {
@@ -64,7 +73,10 @@ impl Source {
             let path = self.config.clone();
             ConfigError::Unreadable { path, source }
         })?;
-        let invalid = |source| invalid(&self.config, source);
+        let invalid = |source| ConfigError::Invalid {
+            path: self.config.clone(),
+            source: Box::new(source),
+        };
         if self.set.is_empty() {
             // From the text itself, because then an error shows the line.
             return toml::from_str(&text).map_err(invalid);
@@ -73,7 +85,10 @@ impl Source {
         for argument in &self.set {
             set(&mut table, argument)?;
         }
-        T::deserialize(table).map_err(invalid)
+        T::deserialize(table).map_err(|source| ConfigError::InvalidWithSettings {
+            path: self.config.clone(),
+            source: Box::new(source),
+        })
     }
 }
 
@@ -87,13 +102,6 @@ pub fn load<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<T, ConfigErro
         set: Vec::new(),
     };
     source.load()
-}
-
-fn invalid(path: &Path, source: toml::de::Error) -> ConfigError {
-    ConfigError::Invalid {
-        path: path.to_owned(),
-        source: Box::new(source),
-    }
 }
 
 fn set(table: &mut Table, argument: &str) -> Result<(), ConfigError> {
@@ -188,7 +196,11 @@ mod tests {
             let error = load_with(&[argument]).unwrap_err();
             assert!(error.contains("NAME=VALUE"), "{argument}: {error}");
         }
-        assert!(load_with(&["sise=1"]).unwrap_err().contains("sise"));
+        let unknown = load_with(&["sise=1"]).unwrap_err();
+        assert!(
+            unknown.contains("sise") && unknown.contains("--set"),
+            "{unknown}"
+        );
         assert!(
             load_with(&["name.x=1"])
                 .unwrap_err()

@@ -16,7 +16,7 @@ pub mod task;
 pub mod tls;
 pub mod token;
 
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Chooses the implementation of TLS for the process, and keeps cores of it, which would hold keys
 /// and pages, from being written (C6). Calling it again does nothing.
@@ -27,6 +27,15 @@ pub fn init() {
         // There is no log yet.
         eprintln!("INSECURE: cores of this process may be written: {error}");
     }
+    if let Err(error) = as_many_files_as_may_be() {
+        eprintln!("few files and connections can be open at one time: {error}");
+    }
+}
+
+/// What is soft of the limit of open files is for programs that select(2).
+fn as_many_files_as_may_be() -> nix::Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)
 }
 
 /// No core files of this process and all it starts (C6).
@@ -43,9 +52,15 @@ pub fn no_cores() -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use nix::sys::resource::getrlimit;
-
     use super::*;
+
+    #[test]
+    fn a_process_may_open_as_many_files_as_the_limit_lets_it() {
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 200.min(most), most).unwrap();
+        init();
+        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (most, most));
+    }
 
     #[test]
     fn a_process_writes_no_cores() {
