@@ -11,6 +11,19 @@ pub(crate) const TID_BYTES: usize = 6;
 /// The bits of the last two bytes that are the length.
 pub(crate) const SIZE_MASK: u16 = 0x1fff;
 
+/// A block number as pointers have it: the high half first (`block.h`).
+pub(crate) const fn block_bytes(block: u32) -> [u8; 4] {
+    block.rotate_right(16).to_le_bytes()
+}
+
+/// A pointer to an item (`itemptr.h`).
+pub(crate) fn tid(block: u32, item: u16) -> [u8; TID_BYTES] {
+    let mut bytes = [0; TID_BYTES];
+    bytes[..4].copy_from_slice(&block_bytes(block));
+    bytes[4..].copy_from_slice(&item.to_le_bytes());
+    bytes
+}
+
 /// The length that a tuple claims.
 pub(crate) fn tuple_len(tuple: &[u8]) -> Result<usize, Fault> {
     let mut fields = Fields::new(tuple);

@@ -8,7 +8,7 @@ use pg::wal::{Block, Record};
 
 use crate::fault::Fault;
 use crate::fields::Fields;
-use crate::index_tuple::TID_BYTES;
+use crate::index_tuple::{TID_BYTES, tid};
 use crate::page_compact::{delete_item_in_place, overwrite_item};
 use crate::page_item::{HEADER_BYTES, Page, Place, add_item, bounds, init, put, set_lower};
 
@@ -97,11 +97,7 @@ impl Range {
             return Err(Fault::PageHeader);
         }
         let at = HEADER_BYTES + TID_BYTES * (number % MAP_ITEMS) as usize;
-        let (high, low) = ((blkno >> 16) as u16, blkno as u16);
-        for (at, half) in (at..).step_by(2).zip([high, low, item]) {
-            put(page, at, &half.to_le_bytes())?;
-        }
-        Ok(())
+        put(page, at, &tid(blkno, item))
     }
 }
 

@@ -8,7 +8,7 @@ use super::page::{
 };
 use crate::fault::Fault;
 use crate::fields::Fields;
-use crate::index_tuple::tuple_len;
+use crate::index_tuple::{block_bytes, tuple_len};
 use crate::page_compact::{delete_item, delete_items, overwrite_item};
 use crate::page_item::{
     HEADER_BYTES, Page, Place, add_item, bounds, item_bytes, item_count, item_range, put,
@@ -116,8 +116,7 @@ fn half_dead_leaf(page: &mut Page, prev: u32, next: u32, top_parent: u32) -> Res
     }
     .init(page)?;
     let mut high_key = [0; 8];
-    high_key[..2].copy_from_slice(&((top_parent >> 16) as u16).to_le_bytes());
-    high_key[2..4].copy_from_slice(&(top_parent as u16).to_le_bytes());
+    high_key[..4].copy_from_slice(&block_bytes(top_parent));
     // Its own length, and "the row pointer holds something else".
     high_key[6..].copy_from_slice(&(8_u16 | 0x2000).to_le_bytes());
     add_item(page, &[&high_key], 1, Place::Insert)

@@ -1,11 +1,11 @@
 //! Posting trees: the rows of an entry that are too many for its tuple.
 
 use super::page::{
-    COMPRESSED, DATA, DELETED, LEAF, SPECIAL, block_bytes, count, expect, init_page, set_count,
-    set_flags,
+    COMPRESSED, DATA, DELETED, LEAF, SPECIAL, count, expect, init_page, set_count, set_flags,
 };
 use crate::fault::Fault;
 use crate::fields::Fields;
+use crate::index_tuple::block_bytes;
 use crate::page_item::{HEADER_BYTES, Page, put, set_lower};
 
 /// Where lists or children begin, after the highest row that the page may have.

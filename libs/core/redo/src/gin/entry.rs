@@ -1,9 +1,9 @@
 //! The tree of entries, which is a B-tree of index tuples.
 
-use super::page::{DATA, DELETED, LIST, META, block_bytes, expect};
+use super::page::{DATA, DELETED, LIST, META, expect};
 use crate::fault::Fault;
 use crate::fields::Fields;
-use crate::index_tuple::tuple_len;
+use crate::index_tuple::{tid, tuple_len};
 use crate::page_compact::delete_item;
 use crate::page_item::{Page, Place, add_item, item_range, put};
 
@@ -23,8 +23,7 @@ pub(super) fn insert(
     expect(page, 0, DATA | DELETED | META | LIST)?;
     if let Some(right) = split {
         let link = item_range(page, item)?.start;
-        put(page, link, &block_bytes(right))?;
-        put(page, link + 4, &[0; 2])?;
+        put(page, link, &tid(right, 0))?;
     }
     if replaces {
         delete_item(page, item)?;

@@ -78,7 +78,3 @@ pub(super) fn take_block(fields: &mut Fields<'_>) -> Result<u32, Fault> {
     let (high, low) = (fields.u16()?, fields.u16()?);
     Ok(u32::from(high) << 16 | u32::from(low))
 }
-
-pub(super) fn block_bytes(block: u32) -> [u8; 4] {
-    block.rotate_right(16).to_le_bytes()
-}

@@ -1,10 +1,10 @@
 //! Posting lists: rows in ascending order, as the first one and the distances to each next one
 //! (`ginpostinglist.c`).
 
-use super::page::{block_bytes, take_block};
+use super::page::take_block;
 use crate::fault::Fault;
 use crate::fields::Fields;
-use crate::index_tuple::TID_BYTES;
+use crate::index_tuple::{TID_BYTES, block_bytes};
 
 const DAMAGED: Fault = Fault::RecordValue("posting list");
 

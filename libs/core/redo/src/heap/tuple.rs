@@ -2,6 +2,7 @@
 
 use crate::fault::Fault;
 use crate::fields::Fields;
+use crate::index_tuple::tid;
 use crate::page_item::{Page, State, item_range, pointer, put, u16_at};
 
 /// The fixed part of a tuple header.
@@ -53,7 +54,7 @@ impl Tuple {
     }
 
     pub(crate) fn set_ctid(self, page: &mut Page, block: u32, item: u16) -> Result<(), Fault> {
-        put(page, self.start + 12, &ctid(block, item))
+        put(page, self.start + 12, &tid(block, item))
     }
 
     pub(crate) fn masks(self, page: &Page) -> Result<Masks, Fault> {
@@ -110,14 +111,6 @@ impl Masks {
     }
 }
 
-fn ctid(block: u32, item: u16) -> [u8; 6] {
-    let mut bytes = [0; 6];
-    bytes[..2].copy_from_slice(&((block >> 16) as u16).to_le_bytes());
-    bytes[2..4].copy_from_slice(&(block as u16).to_le_bytes());
-    bytes[4..].copy_from_slice(&item.to_le_bytes());
-    bytes
-}
-
 /// The part of a tuple header that a record carries (`xl_heap_header`).
 #[derive(Clone, Copy)]
 pub(crate) struct LoggedHeader {
@@ -141,7 +134,7 @@ impl LoggedHeader {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..4].copy_from_slice(&xmin.to_le_bytes());
         bytes[4..8].copy_from_slice(&xmax.to_le_bytes());
-        bytes[12..18].copy_from_slice(&ctid(block, item));
+        bytes[12..18].copy_from_slice(&tid(block, item));
         bytes[18..20].copy_from_slice(&self.infomask2.to_le_bytes());
         bytes[20..22].copy_from_slice(&(self.infomask & !COMBO_CID).to_le_bytes());
         bytes[22] = self.data_offset;

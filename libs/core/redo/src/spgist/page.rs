@@ -3,7 +3,7 @@
 
 use crate::fault::Fault;
 use crate::fields::Fields;
-use crate::index_tuple::{TID_BYTES, tuple_len};
+use crate::index_tuple::{TID_BYTES, tid, tuple_len};
 use crate::page_compact::{delete_item, delete_items};
 use crate::page_item::{
     Page, Place, add_item, bounds, init, item_bytes, item_count, item_range, put, u16_at,
@@ -69,11 +69,7 @@ impl Target {
     };
 
     fn to_bytes(self) -> [u8; TID_BYTES] {
-        let mut bytes = [0; TID_BYTES];
-        bytes[..2].copy_from_slice(&((self.block >> 16) as u16).to_le_bytes());
-        bytes[2..4].copy_from_slice(&(self.block as u16).to_le_bytes());
-        bytes[4..].copy_from_slice(&self.item.to_le_bytes());
-        bytes
+        tid(self.block, self.item)
     }
 }
 
