@@ -130,7 +130,7 @@ fn make() -> prometheus::Result<Metrics> {
         )?)?,
         damaged_wal: registered(IntCounterVec::new(
             Opts::new(
-                "pageserver_damaged_wal_total",
+                "redoubt_pageserver_damaged_wal_total",
                 "Times that a safekeeper sent WAL which cannot be taken in",
             ),
             &["tenant", "timeline", "safekeeper"],

@@ -109,7 +109,7 @@ async fn one_that_sends_damaged_wal_is_left_and_named_and_the_others_have_the_re
     assert_eq!((damaged.times, status.stopped), (1, None));
     let metrics = service::metrics::render().unwrap();
     let mut lines = metrics.lines();
-    let counted = lines.find(|line| line.starts_with("pageserver_damaged_wal_total{"));
+    let counted = lines.find(|line| line.starts_with("redoubt_pageserver_damaged_wal_total{"));
     let counted = counted.unwrap();
     assert!(
         counted.contains("safekeeper=\"1\"") && counted.ends_with(" 1"),

@@ -160,8 +160,9 @@ impl Taking {
             if came.map_err(|source| self.unreadable(source))? == 0 {
                 break;
             }
-            for page in buffer.chunks(BLOCK) {
-                newest = newest.max((page_lsn(page), block));
+            // What is no whole number of pages is refused where it is a fork.
+            for page in buffer.as_chunks::<BLOCK>().0 {
+                newest = newest.max((pg::page::lsn(page), block));
                 block = block.saturating_add(1);
             }
             self.spool.put(&buffer).map_err(ArchiveError::Spool)?;
@@ -169,12 +170,6 @@ impl Taking {
         let range = start..self.spool.len();
         Ok(Extent { range, newest })
     }
-}
-
-/// The LSN of a page: the high half comes first.
-fn page_lsn(page: &[u8]) -> Lsn {
-    let header = page.first_chunk::<8>().copied().unwrap_or_default();
-    Lsn(u64::from_le_bytes(header).rotate_left(32))
 }
 
 /// Counts the bytes that came, and the zeros that they end with.

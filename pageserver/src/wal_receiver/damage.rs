@@ -15,7 +15,7 @@ use crate::ingest::Standing;
 /// Damaged bytes that were sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Damage {
-    /// What is wrong and where, with the checksums: where it is the same, the bytes were.
+    /// What is wrong and where, with the checksums where a record has any: what is compared.
     pub(super) reason: String,
     /// Whether that is so whatever comes behind.
     pub(super) is_proven: bool,

@@ -37,6 +37,8 @@ pub(super) struct Stream<'a> {
     heard: Instant,
     moved: Instant,
     reported: Instant,
+    /// The safekeeper has said that there is no more than what came.
+    is_all: bool,
 }
 
 impl<'a> Stream<'a> {
@@ -55,6 +57,7 @@ impl<'a> Stream<'a> {
             heard: now,
             moved: now,
             reported: now,
+            is_all: false,
         }
     }
 
@@ -63,9 +66,10 @@ impl<'a> Stream<'a> {
         self.ingest.position()
     }
 
-    /// Where a record begins that has not come as a whole.
-    pub(super) const fn unfinished(&self) -> Option<Lsn> {
-        self.ingest.unfinished()
+    /// Where a record begins that does not come as a whole: the safekeeper says that it has sent
+    /// all. Where we have not taken what it sends, nothing is known.
+    pub(super) fn unfinished(&self) -> Option<Lsn> {
+        self.ingest.unfinished().filter(|_| self.is_all)
     }
 
     /// Takes in what comes until that has an end; it can be called again after
@@ -106,7 +110,7 @@ impl<'a> Stream<'a> {
                 }
                 _ = tick.tick() => {
                     if congested {
-                        self.heard = Instant::now();
+                        (self.heard, self.moved) = (Instant::now(), Instant::now());
                     }
                     if self.heard.elapsed() > SILENCE {
                         return Err(StreamEnd::Silent(SILENCE));
@@ -126,11 +130,13 @@ impl<'a> Stream<'a> {
     /// One message; whether there was WAL in it.
     async fn take(&mut self, message: Bytes) -> Result<bool, StreamEnd> {
         match FromSender::decode(message)? {
-            FromSender::Keepalive { .. } => {
+            FromSender::Keepalive { end, .. } => {
+                self.is_all = end <= self.ingest.position();
                 self.report().await?;
                 Ok(false)
             }
             FromSender::XLogData { start, wal, .. } => {
+                self.is_all = false;
                 let expected = self.ingest.position();
                 let Some(known) = expected.checked_sub(start) else {
                     let got = start;
