@@ -4,13 +4,16 @@ export PATH := $(CACHE)/bin:$(PATH)
 SECONDS ?= 20
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 .DEFAULT_GOAL := help
-.PHONY: help deps build guard run test fmt lint unit audit doc deny tidy servers system fuzz clean
+.PHONY: help deps postgres build guard run test fmt lint unit audit doc deny tidy servers system fuzz clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 deps: ## install the Debian packages that are missing (root)
 	@scripts/install-deps
+
+postgres: ## install the PostgreSQL releases that redo is proved against
+	@scripts/postgres
 
 build: deps ## build everything, release
 	cargo build --release --locked --workspace
@@ -22,7 +25,7 @@ guard: ## the module that holds commits in PostgreSQL, against a real one
 run: build ## install, build, start a local system; TOUR=1 walks through the tour too
 	@scripts/tour
 
-test: deps fmt lint unit guard audit doc deny tidy servers system ## everything that must hold before a change lands
+test: deps postgres fmt lint unit guard audit doc deny tidy servers system ## everything that must hold before a change lands
 
 fmt: ## formatting
 	cargo fmt --all --check
@@ -30,7 +33,7 @@ fmt: ## formatting
 lint: ## clippy, warnings are errors
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
-unit: ## tests of every crate
+unit: postgres ## tests of every crate
 	cargo $(NEXTEST) --locked --workspace
 	cargo test --quiet --locked --workspace --doc
 

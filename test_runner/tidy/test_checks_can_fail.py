@@ -36,6 +36,14 @@ def test_a_test_dependency_is_an_arrow_too():
     assert len(checks.arrows(wrong)) == 1
 
 
+def test_stock_servers_belong_to_tests_alone():
+    stock = Crate("test", frozenset(), frozenset())
+    tested = Graph({"redo": Crate("core", frozenset(), frozenset(["stock"])), "stock": stock})
+    assert checks.arrows(tested) == []
+    linked = Graph({"redo": Crate("core", frozenset(["stock"]), frozenset()), "stock": stock})
+    assert checks.arrows(linked) == ["redo (core) depends on stock (test)"]
+
+
 def test_a_forbidden_link_through_a_third_crate():
     wrong = graph(
         pageserver=("process", ["service"]), service=("io", ["quorum"]), quorum=("core", [])

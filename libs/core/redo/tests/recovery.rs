@@ -1,4 +1,4 @@
-//! Holds redo to stock PostgreSQL 15's own crash recovery of the same base copy and WAL: hint
+//! Holds redo to stock PostgreSQL's own crash recovery of the same base copy and WAL: hint
 //! bits are not in play there, so every byte of every page must be the same.
 
 #![allow(
@@ -7,35 +7,36 @@
 )]
 
 mod cluster;
-mod stock;
+mod workload;
 
 use std::collections::HashMap;
 use std::fs;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cluster::Cluster;
 use ids::{Fork, Lsn, RelTag};
-use pg::control::ControlFile;
 use pg::page::BLOCK;
-use pg::wal::Record;
-use stock::{BIN, Run, SEGMENT_BYTES, segment_name, sh};
+use stock::wal::recover;
+use stock::{DEBIAN, Release, Scene};
+use workload::Run;
 
 /// Cuts inside the workload, beside the one at its end.
 const CUTS: u64 = 3;
 const SEED: u64 = 0x5265_646f_7562_7431;
-/// Whatever recovery does not need stays off, as it might write hint bits.
-const SETTINGS: &str = "-c autovacuum=off -c wal_consistency_checking= \
-    -c full_page_writes=off -c fsync=off -c max_logical_replication_workers=0 \
-    -c bgwriter_lru_maxpages=0 -c listen_addresses='' -c shared_buffers=256MB";
 
 #[test]
-fn redo_makes_the_pages_that_stock_recovery_makes() {
-    let run = Run::record("");
+fn redo_makes_the_pages_that_recovery_of_15_makes() {
+    hold_to(DEBIAN, "");
+}
+
+/// Runs the workload on a release; `initdb`: how its cluster is set up.
+fn hold_to(release: &'static str, initdb: &str) {
+    let run = Run::record(Scene::of(Release::of(release)), initdb, "");
     let mut ends = Vec::new();
     run.for_each_record(|record| ends.push(record.end));
     let cuts = cuts(&ends);
-    let mut cluster = Cluster::of(&run.base);
+    let mut cluster = Cluster::of(run.scene.release.major, &run.scene.at().join("base"));
     let mut history = History::default();
     let mut bad = 0;
     run.for_each_record(|record| {
@@ -46,7 +47,8 @@ fn redo_makes_the_pages_that_stock_recovery_makes() {
             records.push((record.end, record.rmid, record.info));
         }
         if cuts.contains(&record.end) {
-            let recovered = recover(&run, record);
+            let at = (record.start, record.end);
+            let recovered = recover(&run.scene, "base", "data", at, "cut");
             bad += compare(&cluster, &recovered, record.end, &history);
             fs::remove_dir_all(recovered).unwrap();
         }
@@ -70,52 +72,6 @@ fn cuts(ends: &[Lsn]) -> Vec<Lsn> {
         .collect();
     cuts.extend(ends.last());
     cuts
-}
-
-/// Lets a stock server recover the base copy and WAL up to this record; answers where it did.
-fn recover(run: &Run, record: &Record) -> PathBuf {
-    let cut = record.end;
-    let at = run.directory.path();
-    sh(at, "cp -r base cut && chmod 700 cut", true);
-    let directory = at.join("cut");
-    let last = Lsn(cut.0 - 1).segment(SEGMENT_BYTES);
-    for segment in run.start.segment(SEGMENT_BYTES)..=last {
-        let name = segment_name(segment);
-        sh(
-            at,
-            &format!("cp data/pg_wal/{name} cut/pg_wal/{name}"),
-            true,
-        );
-        if segment == last {
-            let path = directory.join("pg_wal").join(name);
-            let mut bytes = fs::read(&path).unwrap();
-            bytes[(cut.0 - segment * SEGMENT_BYTES) as usize..].fill(0);
-            fs::write(path, bytes).unwrap();
-        }
-    }
-    pretend_crash(&directory.join("global/pg_control"));
-    let socket = at.display();
-    let control = format!("{BIN}/pg_ctl -D cut -w -l cut.log");
-    sh(
-        at,
-        &format!("{control} -o \"{SETTINGS} -k {socket}\" start >start.log"),
-        true,
-    );
-    sh(at, &format!("{control} -m immediate stop >stop.log"), true);
-    let log = fs::read_to_string(at.join("cut.log")).unwrap();
-    let last = format!("redo done at {} ", record.start);
-    assert!(log.contains(&last), "no {last:?} in {log}");
-    directory
-}
-
-/// Says in `pg_control` that the server was running, so that it recovers.
-fn pretend_crash(path: &Path) {
-    let mut bytes = fs::read(path).unwrap();
-    bytes[16..20].copy_from_slice(&6_u32.to_le_bytes());
-    let crc = crc32c::crc32c(&bytes[..288]);
-    bytes[288..292].copy_from_slice(&crc.to_le_bytes());
-    assert_eq!(ControlFile::parse(&bytes).unwrap().state(), 6);
-    fs::write(path, bytes).unwrap();
 }
 
 /// Compares every page that recovery left, and answers how many are not ours.

@@ -12,6 +12,7 @@ use redo::{Page, RedoError, vm};
 const FORKS: [Fork; 4] = [Fork::Main, Fork::Fsm, Fork::Vm, Fork::Init];
 
 pub(crate) struct Cluster {
+    version: PgMajor,
     base: PathBuf,
     pub(crate) pages: HashMap<(RelTag, u32), Box<Page>>,
     /// Forks that were truncated: the base copy no longer counts from this block on.
@@ -21,8 +22,9 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn of(base: &Path) -> Self {
+    pub(crate) fn of(version: PgMajor, base: &Path) -> Self {
         Self {
+            version,
             base: base.to_owned(),
             pages: HashMap::new(),
             truncated: HashMap::new(),
@@ -51,8 +53,9 @@ impl Cluster {
     /// Redoes one block of a record.
     pub(crate) fn redo_block(&mut self, record: &Record, index: usize) -> Result<&Page, RedoError> {
         let block = &record.blocks[index];
+        let version = self.version;
         let page = self.page(block.rel, block.blkno);
-        redo::apply(PgMajor::V15, record, index, page)?;
+        redo::apply(version, record, index, page)?;
         Ok(page)
     }
 

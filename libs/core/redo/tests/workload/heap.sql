@@ -44,3 +44,6 @@ truncate u; delete from c where k > 10; vacuum c; checkpoint;
 create unlogged table n(a int primary key, b text); insert into n values (1, 'n');
 begin; create table r(a int); insert into r values (1); rollback;
 vacuum full h; drop table d;
+insert into u select i, i from generate_series(10, 40) i on conflict (a) do nothing;
+select format('create table m%1$s(a int primary key); insert into m%1$s select generate_series(1, 2000); delete from m%1$s where a between 400 and 1600', i) from generate_series(1, 24) i \gexec
+select format('vacuum m%s', i) from generate_series(1, 24) i \gexec
