@@ -19,6 +19,11 @@ pub(crate) struct Cluster {
     truncated: HashMap<RelTag, u32>,
     /// Relations that were dropped, by their main fork.
     pub(crate) dropped: HashSet<RelTag>,
+    /// Databases in tablespaces that were made by copying files, and which they are copies of.
+    copies: HashMap<(u32, u32), (u32, u32)>,
+    /// Map pages that WAL gave an empty image of, as CREATE DATABASE logs them as pages with a
+    /// hole: the server that wrote it has bits there that no recovery knows.
+    pub(crate) emptied: HashSet<(RelTag, u32)>,
 }
 
 impl Cluster {
@@ -29,6 +34,8 @@ impl Cluster {
             pages: HashMap::new(),
             truncated: HashMap::new(),
             dropped: HashSet::new(),
+            copies: HashMap::new(),
+            emptied: HashSet::new(),
         }
     }
 
@@ -39,6 +46,7 @@ impl Cluster {
             (rmgr::XACT, op) if matches!(op & 0x70, 0x00 | 0x20 | 0x30 | 0x40) => {
                 self.drop_relations(record);
             }
+            (rmgr::DBASE, 0x00) => self.copy_database(record),
             _ => {}
         }
         for (rel, heap_block, flags) in redo::vm_clears(record) {
@@ -53,6 +61,12 @@ impl Cluster {
     /// Redoes one block of a record.
     pub(crate) fn redo_block(&mut self, record: &Record, index: usize) -> Result<&Page, RedoError> {
         let block = &record.blocks[index];
+        let has_hole = block
+            .applied_image()
+            .is_some_and(|image| image.hole_length > 0);
+        if block.rel.fork == Fork::Vm && has_hole {
+            self.emptied.insert((block.rel, block.blkno));
+        }
         let version = self.version;
         let page = self.page(block.rel, block.blkno);
         redo::apply(version, record, index, page)?;
@@ -80,9 +94,14 @@ impl Cluster {
         if self.truncated.get(&rel).is_some_and(|len| blkno >= *len) {
             return page;
         }
+        if let Some((spc, db)) = self.copies.get(&(rel.spc, rel.db)) {
+            let (spc, db) = (*spc, *db);
+            return self.load(RelTag { spc, db, ..rel }, blkno);
+        }
         let directory = match rel.spc {
             1664 => "global".to_owned(),
-            _ => format!("base/{}", rel.db),
+            1663 => format!("base/{}", rel.db),
+            _ => return page, // the base copy has no such tablespace
         };
         let name = format!("{}{}", rel.rel, rel.fork.suffix());
         let bytes = fs::read(self.base.join(directory).join(name)).unwrap_or_default();
@@ -104,6 +123,22 @@ impl Cluster {
         }
         self.cut(main, length);
         self.cut(map, vm::truncated_len(length));
+    }
+
+    /// Gives a new database the pages of another (`xl_dbase_create_rec`).
+    fn copy_database(&mut self, record: &Record) {
+        let [db, spc, from_db, from_spc] = [0, 4, 8, 12].map(|at| word(record, at));
+        let is_from = |rel: &RelTag| (rel.spc, rel.db) == (from_spc, from_db);
+        let to = |rel: RelTag| RelTag { spc, db, ..rel };
+        let pages = self.pages.iter().filter(|((rel, _), _)| is_from(rel));
+        let pages: Vec<_> = pages
+            .map(|((rel, blkno), page)| ((to(*rel), *blkno), page.clone()))
+            .collect();
+        self.pages.extend(pages);
+        let lengths = self.truncated.iter().filter(|(rel, _)| is_from(rel));
+        let lengths: Vec<_> = lengths.map(|(rel, len)| (to(*rel), *len)).collect();
+        self.truncated.extend(lengths);
+        self.copies.insert((spc, db), (from_spc, from_db));
     }
 
     /// The relations that a commit or an abort drops (`xl_xact_relfilenodes`).

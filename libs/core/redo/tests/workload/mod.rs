@@ -1,12 +1,12 @@
 //! Lets a stock server write WAL of every kind that redo knows.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ids::Lsn;
 use pg::wal::{Record, decode};
-use stock::Scene;
 use stock::wal::Wal;
+use stock::{DEBIAN, Release, Scene};
 
 const SETTINGS: &str = "-c full_page_writes=off -c wal_level=replica";
 /// What a run does, beside `pgbench`.
@@ -18,6 +18,9 @@ const SCRIPTS: [&str; 6] = [
     "gist.sql",
     "spgist.sql",
 ];
+
+/// A directory with PostgreSQL's sources, `source-15` and `source-18`: their suites are run too.
+const SUITES: &str = "REDOUBT_SUITES";
 
 /// What a run left behind: the data directories `base`, before it, and `data`, after it.
 pub(crate) struct Run {
@@ -36,6 +39,9 @@ impl Run {
             let sql = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/workload");
             fs::copy(sql.join(script), scene.at().join(script)).unwrap();
             scene.script(script, 0);
+        }
+        if let Some(sources) = std::env::var_os(SUITES) {
+            run_suites(&scene, &PathBuf::from(sources));
         }
         scene.bench("-i -s 1 -q");
         scene.bench("-c 4 -t 1000");
@@ -57,4 +63,23 @@ impl Run {
             self.end
         );
     }
+}
+
+/// Runs PostgreSQL's suites; there are none of 14, 16 and 17 themselves.
+fn run_suites(scene: &Scene, sources: &Path) {
+    let (of, source) = match scene.release.major.number() {
+        14 | 15 => (DEBIAN, "source-15"),
+        _ => ("18.6", "source-18"),
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/workload/suites.sh");
+    fs::copy(script, scene.at().join("suites.sh")).unwrap();
+    let ran = scene.run(&format!(
+        "bash suites.sh {} {} {} {}",
+        sources.join(source).display(),
+        Release::of(of).bin.display(),
+        scene.release.bin.display(),
+        scene.at().display(),
+    ));
+    println!("{} tests of PostgreSQL's suites were run", ran.trim());
+    assert!(ran.trim().parse::<u32>().unwrap() > 200);
 }
