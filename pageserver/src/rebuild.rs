@@ -94,7 +94,7 @@ fn redo_record(
     let page: &mut [u8; PAGE_BYTES] = page
         .try_into()
         .map_err(|_| RebuildError::OutsidePage(end))?;
-    let record = pg::wal::decode(version, start, end, record.clone())
+    let record = pg::wal::decode(version, start, end, record)
         .map_err(|source| RebuildError::Decode { lsn: end, source })?;
     redo::apply(version, &record, usize::from(block), page)
         .map_err(|source| RebuildError::Redo { lsn: end, source })

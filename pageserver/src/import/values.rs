@@ -208,7 +208,7 @@ fn end_of_wal(files: &Files<'_>, control: &ControlFile) -> Result<Lsn, ValuesErr
     let Some((start, end, record)) = decoder.next()? else {
         return Err(missing);
     };
-    let header = pg::wal::RecordHeader::decode(&record);
+    let header = pg::wal::RecordHeader::decode(record);
     let is_shutdown = header.is_some_and(|h| (h.rmid, h.info & 0xF0) == (rmgr::XLOG, 0));
     let is_same = record.ends_with(&checkpoint.encode());
     if start == at && is_shutdown && is_same {

@@ -81,7 +81,7 @@ impl Ingest {
         if let Some(stopped) = &self.stopped {
             return Err(stopped.clone());
         }
-        let changes = pg::wal::decode(self.version, start, end, bytes.clone())
+        let changes = pg::wal::decode(self.version, start, end, bytes)
             .map_err(IngestError::from)
             .and_then(|record| self.ingest_record(&record, bytes));
         if let Err(error) = &changes {
@@ -172,7 +172,7 @@ impl Ingest {
             Payload::Relmap(update) => {
                 let (spc, db) = (update.spc, update.db);
                 self.directory.check_database(spc, db)?;
-                let map = record.main_data.slice(RELMAP_HEADER_BYTES..);
+                let map = Bytes::copy_from_slice(&record.main_data[RELMAP_HEADER_BYTES..]);
                 out.put(KeyKind::RelMap { spc, db }, Value::Image(map));
             }
             Payload::Database(database) => self.database(database, out)?,

@@ -159,10 +159,12 @@ impl IngestStream {
     }
 
     fn next_record(&mut self) -> Result<Option<(Lsn, Lsn, Bytes)>, IngestStop> {
-        self.decoder.next().map_err(|error| IngestStop {
+        let next = self.decoder.next().map_err(|error| IngestStop {
             lsn: self.last,
             what: error.into(),
-        })
+        })?;
+        // Kept for as long as pages are made of it, so in memory of its own.
+        Ok(next.map(|(start, end, record)| (start, end, Bytes::copy_from_slice(record))))
     }
 
     async fn take(&mut self, start: Lsn, end: Lsn, record: Bytes) -> Result<(), Stop> {

@@ -144,8 +144,8 @@ pub(crate) fn records(system_id: u64, start: Lsn, wal: &[u8]) -> Vec<(Lsn, Lsn, 
     };
     let (mut decoder, mut records) = (Decoder::new(shape, start), Vec::new());
     decoder.feed(wal);
-    while let Ok(Some(record)) = decoder.next() {
-        records.push(record);
+    while let Ok(Some((start, end, record))) = decoder.next() {
+        records.push((start, end, Bytes::copy_from_slice(record)));
     }
     records
 }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use ids::Lsn;
 use pg::datadir::{parse_wal_segment_name, wal_segment_name};
 use pg::wal::{Decoder, WalShape};
@@ -40,7 +39,7 @@ impl Wal {
 
     /// Gives every record: where it begins and ends, and its bytes. Answers where the last ends,
     /// which is where something is that is no record.
-    pub fn for_each(&self, mut each: impl FnMut(Lsn, Lsn, Bytes)) -> Lsn {
+    pub fn for_each(&self, mut each: impl FnMut(Lsn, Lsn, &[u8])) -> Lsn {
         let size = self.shape.segment_bytes;
         let mut decoder = Decoder::new(self.shape, self.start);
         let mut read = self.start;

@@ -16,6 +16,10 @@ impl<'a> Cursor<'a> {
         self.rest.len()
     }
 
+    pub(crate) const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     pub(crate) fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
         let (head, rest) = self.rest.split_at_checked(bytes)?;
         self.rest = rest;

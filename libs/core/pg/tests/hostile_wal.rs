@@ -1,6 +1,5 @@
 //! Bytes that are not WAL, or not any more: errors, never panics.
 
-use bytes::Bytes;
 use ids::Lsn;
 use pg::PgMajor;
 use pg::rmgr::Payload;
@@ -27,7 +26,7 @@ proptest! {
         let total = record.len() as u32;
         record[..4].copy_from_slice(&total.to_le_bytes());
         let version = if old { PgMajor::V14 } else { PgMajor::V17 };
-        if let Ok(record) = decode(version, Lsn(8), Lsn(16), Bytes::from(record)) {
+        if let Ok(record) = decode(version, Lsn(8), Lsn(16), &record) {
             for block in record.blocks {
                 let _page_or_error = block.image.map(|image| image.restore());
             }
@@ -53,7 +52,7 @@ proptest! {
             payload[4..8].copy_from_slice(&total.to_le_bytes());
         }
         let record = encode_record(Lsn(8), 3, rmid, op << 4, &payload);
-        if let Ok(record) = decode(PgMajor::V15, Lsn(8), Lsn(16), Bytes::from(record)) {
+        if let Ok(record) = decode(PgMajor::V15, Lsn(8), Lsn(16), &record) {
             let _payload_or_error = Payload::read(PgMajor::V15, &record);
         }
     }
@@ -69,8 +68,7 @@ proptest! {
         for compression in
             [Compression::None, Compression::Pglz, Compression::Lz4, Compression::Zstd]
         {
-            let bytes = Bytes::from(bytes.clone());
-            let image = Image { hole_offset, hole_length, compression, apply: true, bytes };
+            let image = Image { hole_offset, hole_length, compression, apply: true, bytes: &bytes };
             let _page_or_error = image.restore();
         }
     }
@@ -93,7 +91,7 @@ proptest! {
         let mut count = 0;
         while let Ok(Some((start, end, record))) = decoder.next() {
             let record = decode(SHAPE.version, start, end, record).unwrap();
-            prop_assert_eq!(&record.main_data[..], &[count; 1000]);
+            prop_assert_eq!(record.main_data, &[count; 1000]);
             count += 1;
         }
     }

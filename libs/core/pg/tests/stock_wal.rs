@@ -274,7 +274,7 @@ fn records_are_those_that_pg_waldump_shows() {
             let total = bytes.len();
             let record = decode(shape.version, at, end, bytes).unwrap();
             if at >= control.checkpoint_lsn() {
-                let checkpoint = pg::control::CheckPoint::decode(&record.main_data).unwrap();
+                let checkpoint = pg::control::CheckPoint::decode(record.main_data).unwrap();
                 assert_eq!(checkpoint, control.checkpoint());
                 assert_eq!(checkpoint.encode(), record.main_data[..]);
                 break 'segments;

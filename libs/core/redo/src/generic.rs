@@ -8,7 +8,7 @@ use crate::fields::Fields;
 use crate::page_item::{Page, bounds, put};
 
 pub(crate) fn redo(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let mut pieces = Fields::new(&block.data);
+    let mut pieces = Fields::new(block.data);
     while !pieces.is_at_end() {
         let (at, len) = (pieces.u16()?, pieces.u16()?);
         put(page, usize::from(at), pieces.take(usize::from(len))?)?;

@@ -9,12 +9,12 @@ use crate::wal::Malformed;
 
 /// The unread rest of a payload.
 pub(super) struct Fields<'a> {
-    all: &'a Bytes,
+    all: &'a [u8],
     cursor: Cursor<'a>,
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn new(all: &'a Bytes) -> Self {
+    pub(super) fn new(all: &'a [u8]) -> Self {
         Self {
             all,
             cursor: Cursor::new(all),
@@ -82,9 +82,9 @@ impl<'a> Fields<'a> {
         self.cursor.take(bytes).ok_or(Malformed::Truncated(what))
     }
 
-    /// The next bytes, without a copy.
+    /// A copy of the next bytes.
     pub(super) fn bytes(&mut self, bytes: usize, what: &'static str) -> Result<Bytes, Malformed> {
-        self.slice(bytes, what).map(|part| self.all.slice_ref(part))
+        self.slice(bytes, what).map(Bytes::copy_from_slice)
     }
 
     /// An array. The length is held to what is there before anything is allocated for it.

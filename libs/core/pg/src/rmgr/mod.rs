@@ -82,7 +82,7 @@ fn read(version: PgMajor, record: &Record) -> Result<Payload, Malformed> {
             value: u64::from(record.info),
         });
     }
-    let fields = Fields::new(&record.main_data);
+    let fields = Fields::new(record.main_data);
     let payload = match record.rmid {
         rmgr::HEAP2..=rmgr::BRIN | rmgr::GENERIC => return Ok(Payload::Pages),
         rmgr::XLOG => return xlog::read(record, fields).map(Payload::Xlog),

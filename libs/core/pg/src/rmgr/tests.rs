@@ -4,8 +4,9 @@ use bytes::Bytes;
 use ids::{Fork, Lsn};
 
 use super::*;
+use crate::wal::Blocks;
 
-fn record(rmid: u8, info: u8, main_data: &[u8]) -> Record {
+fn record(rmid: u8, info: u8, main_data: &[u8]) -> Record<'_> {
     Record {
         start: Lsn(0x100),
         end: Lsn(0x200),
@@ -15,8 +16,8 @@ fn record(rmid: u8, info: u8, main_data: &[u8]) -> Record {
         rmid,
         origin: None,
         toplevel_xid: None,
-        main_data: Bytes::copy_from_slice(main_data),
-        blocks: Vec::new(),
+        main_data,
+        blocks: Blocks::new(),
     }
 }
 

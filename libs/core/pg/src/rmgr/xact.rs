@@ -374,7 +374,7 @@ fn read_prepare(record: &Record, mut fields: Fields<'_>) -> Result<XactRecord, M
         commit_stats,
         abort_stats,
         origin,
-        state: record.main_data.clone(),
+        state: Bytes::copy_from_slice(record.main_data),
     }))
 }
 

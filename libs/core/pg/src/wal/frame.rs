@@ -4,9 +4,11 @@
 //! whole. It checks page headers, lengths, checksums and the chain of `xl_prev`. After an error
 //! it stays where it is: the stream is damaged.
 
-use bytes::{Buf, Bytes, BytesMut};
+use std::ops::Range;
+
 use ids::Lsn;
 
+use super::input::Input;
 use super::page_header::{
     FIRST_IS_CONTRECORD, FIRST_IS_OVERWRITE_CONTRECORD, PageHeaderError, WAL_PAGE_BYTES, WalShape,
 };
@@ -16,6 +18,8 @@ use super::rmgr;
 /// Longer records do not exist (`XLogRecordMaxSize`).
 const RECORD_BYTES_MAX: u32 = 1020 << 20;
 const OP_SWITCH: u8 = 0x40;
+/// So much room is kept from one record of several pieces to the next.
+const PIECES_BYTES_KEPT: usize = 1 << 20;
 
 /// The stream is not WAL, or damaged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,16 +71,29 @@ pub enum FrameError {
 enum State {
     /// A record begins at the next byte, or after the page header that does.
     Between,
-    /// Inside a record; `left` is what is still to come.
-    Inside {
-        start: Lsn,
-        bytes: BytesMut,
-        left: u32,
-    },
+    /// Inside a record; `left` is what is still to come, the rest is in `pieces`.
+    Inside { start: Lsn, left: u32 },
     /// Inside the rest of a record that began before the stream did; padding included.
     SkipRecord { left: u64 },
     /// Up to there nothing means anything: padding, or the rest of a segment after a switch.
     SkipTo(Lsn),
+}
+
+/// A record in the stream: where it begins, where it ends, its bytes.
+pub type Framed<'a> = (Lsn, Lsn, &'a [u8]);
+
+/// A record that is there as a whole.
+struct Whole {
+    start: Lsn,
+    place: Place,
+}
+
+/// Where the bytes of a record are.
+enum Place {
+    /// In the input, as most records lie inside one page.
+    Input(Range<usize>),
+    /// Put together in `pieces`.
+    Pieces,
 }
 
 /// Cuts a stream of WAL bytes into records.
@@ -84,9 +101,9 @@ enum State {
 pub struct Decoder {
     shape: WalShape,
     state: State,
-    buffer: BytesMut,
-    /// The position of the first byte of `buffer`.
-    at: Lsn,
+    input: Input,
+    /// The bytes of a record that lies on several pages, or came in several pieces.
+    pieces: Vec<u8>,
     /// Whether the first page may begin inside a record.
     scanning: bool,
     last: Option<(Lsn, Lsn)>,
@@ -96,12 +113,12 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder of bytes from `start` on, where a record begins, or the page that it begins on.
     #[must_use]
-    pub fn new(shape: WalShape, start: Lsn) -> Self {
+    pub const fn new(shape: WalShape, start: Lsn) -> Self {
         Self {
             shape,
             state: State::Between,
-            buffer: BytesMut::new(),
-            at: start,
+            input: Input::new(start),
+            pieces: Vec::new(),
             scanning: false,
             last: None,
             failed: None,
@@ -121,13 +138,13 @@ impl Decoder {
 
     /// Takes the next bytes of the stream.
     pub fn feed(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
+        self.input.feed(bytes);
     }
 
     /// The position of the byte to feed next.
     #[must_use]
     pub fn position(&self) -> Lsn {
-        Lsn(self.at.0.saturating_add(self.buffer.len() as u64))
+        self.input.end()
     }
 
     /// Where the record begins of which some bytes have come, and some have not.
@@ -145,59 +162,89 @@ impl Decoder {
         self.last
     }
 
-    /// The next record: where it begins, where it ends, its bytes. `None` until more is fed.
+    /// The next record; `None` until more is fed.
     #[allow(clippy::should_implement_trait)]
-    pub fn next(&mut self) -> Result<Option<(Lsn, Lsn, Bytes)>, FrameError> {
+    pub fn next(&mut self) -> Result<Option<Framed<'_>>, FrameError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        let result = self.advance();
-        self.failed = result.as_ref().err().cloned();
-        result
+        let given = self.advance().and_then(|whole| match whole {
+            Some(whole) => self.check(&whole).map(|end| Some((whole, end))),
+            None => Ok(None),
+        });
+        match given {
+            Ok(None) => Ok(None),
+            Ok(Some((whole, end))) => Ok(Some((whole.start, end, self.bytes(&whole.place)))),
+            Err(error) => {
+                self.failed = Some(error.clone());
+                Err(error)
+            }
+        }
     }
 
-    fn advance(&mut self) -> Result<Option<(Lsn, Lsn, Bytes)>, FrameError> {
-        while !self.buffer.is_empty() {
+    fn bytes(&self, place: &Place) -> &[u8] {
+        match place {
+            Place::Input(range) => self.input.taken(range.clone()),
+            Place::Pieces => &self.pieces,
+        }
+    }
+
+    fn advance(&mut self) -> Result<Option<Whole>, FrameError> {
+        while !self.input.ahead().is_empty() {
+            let at = self.input.at();
             if let State::SkipTo(end) = self.state {
-                self.skip(end - self.at);
-                if self.at == end {
+                self.input.skip(end - at);
+                if self.input.at() == end {
                     self.state = State::Between;
                 }
                 continue;
             }
-            if self.at.0.is_multiple_of(WAL_PAGE_BYTES) {
+            if at.0.is_multiple_of(WAL_PAGE_BYTES) {
                 if !self.page_header()? {
                     return Ok(None);
                 }
                 continue;
             }
-            let page_left = WAL_PAGE_BYTES - self.at.0 % WAL_PAGE_BYTES;
+            let page_left = WAL_PAGE_BYTES - at.0 % WAL_PAGE_BYTES;
+            let there = page_left.min(self.input.ahead().len() as u64);
             match &mut self.state {
                 State::SkipTo(_) => {}
                 State::SkipRecord { left } => {
-                    let taken = (*left).min(page_left).min(self.buffer.len() as u64);
+                    let taken = there.min(*left);
                     *left -= taken;
                     if *left == 0 {
                         self.state = State::Between;
                     }
-                    self.skip(taken);
+                    self.input.skip(taken);
                 }
                 State::Between => {
-                    let Some(&length) = self.buffer.first_chunk() else {
+                    let Some(&length) = self.input.ahead().first_chunk() else {
                         return Ok(None);
                     };
-                    self.begin_record(u32::from_le_bytes(length))?;
+                    let total = self.begin_record(u32::from_le_bytes(length))?;
+                    if u64::from(total) <= there {
+                        let place = Place::Input(self.input.skip(u64::from(total)));
+                        return Ok(Some(Whole { start: at, place }));
+                    }
+                    // The length is not believed before the bytes are there.
+                    self.pieces.clear();
+                    self.pieces.shrink_to(PIECES_BYTES_KEPT);
+                    self.state = State::Inside {
+                        start: at,
+                        left: total,
+                    };
                 }
-                State::Inside { bytes, left, .. } => {
-                    let taken = u64::from(*left)
-                        .min(page_left)
-                        .min(self.buffer.len() as u64);
-                    bytes.extend_from_slice(&self.buffer[..taken as usize]);
+                State::Inside { start, left } => {
+                    let taken = there.min(u64::from(*left));
                     *left -= taken as u32;
-                    let whole = *left == 0;
-                    self.skip(taken);
-                    if whole {
-                        return self.end_record();
+                    let whole = (*left == 0).then_some(Whole {
+                        start: *start,
+                        place: Place::Pieces,
+                    });
+                    let place = self.input.skip(taken);
+                    self.pieces.extend_from_slice(self.input.taken(place));
+                    if whole.is_some() {
+                        return Ok(whole);
                     }
                 }
             }
@@ -205,17 +252,11 @@ impl Decoder {
         Ok(None)
     }
 
-    fn skip(&mut self, bytes: u64) {
-        let bytes = bytes.min(self.buffer.len() as u64);
-        self.buffer.advance(bytes as usize);
-        self.at = Lsn(self.at.0 + bytes);
-    }
-
     /// Reads the header of the page that begins here; false where it is not all there.
     fn page_header(&mut self) -> Result<bool, FrameError> {
-        let page = self.at;
+        let page = self.input.at();
         let header_bytes = self.shape.header_bytes(page);
-        let Some(header) = self.buffer.get(..header_bytes) else {
+        let Some(header) = self.input.ahead().get(..header_bytes) else {
             return Ok(false);
         };
         let (flags, remaining) = self.shape.decode_header(page, header)?;
@@ -244,62 +285,56 @@ impl Decoder {
             State::Between | State::SkipTo(_) => {}
         }
         self.scanning = false;
-        self.skip(header_bytes as u64);
+        self.input.skip(header_bytes as u64);
         Ok(true)
     }
 
-    fn begin_record(&mut self, total: u32) -> Result<(), FrameError> {
+    fn begin_record(&mut self, total: u32) -> Result<u32, FrameError> {
         if total < RECORD_HEADER_BYTES as u32 || total > RECORD_BYTES_MAX {
             return Err(FrameError::Length {
-                lsn: self.at,
+                lsn: self.input.at(),
                 bytes: total,
             });
         }
-        // The length is not believed before the bytes are there.
-        let bytes = BytesMut::with_capacity(total.min(64 << 10) as usize);
-        self.state = State::Inside {
-            start: self.at,
-            bytes,
-            left: total,
-        };
         self.scanning = false;
-        Ok(())
+        Ok(total)
     }
 
-    fn end_record(&mut self) -> Result<Option<(Lsn, Lsn, Bytes)>, FrameError> {
-        let State::Inside { start, bytes, .. } = &mut self.state else {
-            return Ok(None);
-        };
-        let (start, bytes) = (*start, std::mem::take(bytes).freeze());
-        let whole = RecordHeader::decode(&bytes).zip(record_crc(&bytes));
-        let (header, found) = whole.ok_or(FrameError::Length {
-            lsn: start,
+    /// Checks a record and moves behind it; answers where it ends.
+    fn check(&mut self, whole: &Whole) -> Result<Lsn, FrameError> {
+        let lsn = whole.start;
+        let bytes = self.bytes(&whole.place);
+        let header = RecordHeader::decode(bytes).zip(record_crc(bytes));
+        let (header, found) = header.ok_or(FrameError::Length {
+            lsn,
             bytes: bytes.len() as u32,
         })?;
         if found != header.crc {
-            let (lsn, said) = (start, header.crc);
+            let said = header.crc;
             return Err(FrameError::Checksum { lsn, said, found });
         }
         if let Some((expected, _)) = self.last
             && header.prev != expected
         {
             return Err(FrameError::Previous {
-                lsn: start,
+                lsn,
                 found: header.prev,
                 expected,
             });
         }
-        let mut end = self.at.align8();
+        let at = self.input.at();
+        let mut end = at.align8();
         if header.rmid == rmgr::XLOG && header.info & 0xF0 == OP_SWITCH {
             end = Lsn(end.0.next_multiple_of(self.shape.segment_bytes));
         }
-        self.state = if end == self.at {
+        self.input.skip(end - at);
+        self.state = if self.input.at() == end {
             State::Between
         } else {
             State::SkipTo(end)
         };
-        self.last = Some((start, end));
-        Ok(Some((start, end, bytes)))
+        self.last = Some((lsn, end));
+        Ok(end)
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::io::Read;
 
-use bytes::Bytes;
-
 use super::pglz::{self, PglzError};
 use crate::page::{self, BLOCK, Page};
 
@@ -22,7 +20,7 @@ pub enum Compression {
 
 /// A page as it stands in a record: maybe compressed, maybe without the hole in its middle.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Image {
+pub struct Image<'a> {
     /// Where the hole begins.
     pub hole_offset: u16,
     /// The length of the hole; zeros stand there.
@@ -32,7 +30,7 @@ pub struct Image {
     /// Whether redo restores it; otherwise it is there to check redo against.
     pub apply: bool,
     /// The page without its hole.
-    pub bytes: Bytes,
+    pub bytes: &'a [u8],
 }
 
 /// An image does not make a page.
@@ -65,7 +63,7 @@ pub enum ImageError {
     Zstd(String),
 }
 
-impl Image {
+impl Image<'_> {
     /// The whole page. Its `pd_lsn` is the one of before the record: redo sets the new one.
     pub fn restore(&self) -> Result<Box<Page>, ImageError> {
         let mut page = page::zeroed();
@@ -87,16 +85,16 @@ impl Image {
         // Unpacked to the front of the page, then the part after the hole moves to its place.
         let front = &mut page[..kept];
         match self.compression {
-            Compression::None if self.bytes.len() == kept => front.copy_from_slice(&self.bytes),
+            Compression::None if self.bytes.len() == kept => front.copy_from_slice(self.bytes),
             Compression::None => {
                 return Err(ImageError::WrongLength {
                     bytes: self.bytes.len(),
                     hole: self.hole_length,
                 });
             }
-            Compression::Pglz => pglz::decompress(&self.bytes, front)?,
-            Compression::Lz4 => unpack_lz4(&self.bytes, front)?,
-            Compression::Zstd => unpack_zstd(&self.bytes, front)?,
+            Compression::Pglz => pglz::decompress(self.bytes, front)?,
+            Compression::Lz4 => unpack_lz4(self.bytes, front)?,
+            Compression::Zstd => unpack_zstd(self.bytes, front)?,
         }
         page.copy_within(offset..kept, hole_end);
         page[offset..hole_end].fill(0);
@@ -173,13 +171,13 @@ fn zstd_window(input: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn image(compression: Compression, bytes: &[u8]) -> Image {
+    fn image(compression: Compression, bytes: &[u8]) -> Image<'_> {
         Image {
             hole_offset: 100,
             hole_length: 8000,
             compression,
             apply: true,
-            bytes: Bytes::copy_from_slice(bytes),
+            bytes,
         }
     }
 

@@ -3,18 +3,20 @@
 
 mod frame;
 mod image;
+mod input;
 pub mod page_header;
 mod pglz;
 mod record;
 pub mod rmgr;
 mod write;
 
-pub use frame::{Decoder, FrameError, record_crc};
+pub use frame::{Decoder, FrameError, Framed, record_crc};
 pub use image::{Compression, Image, ImageError};
 pub use page_header::WalShape;
 pub use pglz::{PglzError, decompress as pglz_decompress};
 pub use record::{
-    Block, DecodeError, Malformed, RECORD_HEADER_BYTES, Record, RecordHeader, block_flags, decode,
+    Block, Blocks, DecodeError, Malformed, RECORD_HEADER_BYTES, Record, RecordHeader, block_flags,
+    decode,
 };
 pub use write::{
     LaidOut, encode_record, lay_out, record_start, segment_prefix, shutdown_checkpoint,

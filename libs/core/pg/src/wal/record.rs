@@ -1,7 +1,7 @@
 //! Records: header, block references, images, data (`xlogrecord.h`).
 
-use bytes::Bytes;
 use ids::{Fork, Lsn, RelTag};
+use smallvec::SmallVec;
 
 use super::image::{Compression, Image};
 use super::rmgr;
@@ -35,9 +35,13 @@ const ID_TOPLEVEL_XID: u8 = 252;
 
 const IMAGE_HAS_HOLE: u8 = 0x01;
 
-/// A record, taken apart as far as every resource manager has the same form.
+/// The blocks of a record: most have at most two, which then need no memory of their own.
+pub type Blocks<'a> = SmallVec<[Block<'a>; 2]>;
+
+/// A record, taken apart as far as every resource manager has the same form. It borrows its
+/// payloads from the bytes that it was read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct Record<'a> {
     /// Where it begins: what the next record calls its previous one.
     pub start: Lsn,
     /// Where it ends, rounded up to 8: what `pd_lsn` of the pages that it changes becomes.
@@ -55,12 +59,12 @@ pub struct Record {
     /// The top-level transaction, in the first record of a subtransaction (logical WAL only).
     pub toplevel_xid: Option<u32>,
     /// The payload that belongs to no block.
-    pub main_data: Bytes,
+    pub main_data: &'a [u8],
     /// The blocks that it changes, by ascending id.
-    pub blocks: Vec<Block>,
+    pub blocks: Blocks<'a>,
 }
 
-impl Record {
+impl<'a> Record<'a> {
     /// The opcode and its modifiers: the resource manager's four bits of `info`.
     #[must_use]
     pub const fn op(&self) -> u8 {
@@ -69,14 +73,14 @@ impl Record {
 
     /// The block with this id; ids need not be without gaps.
     #[must_use]
-    pub fn block(&self, id: u8) -> Option<&Block> {
+    pub fn block(&self, id: u8) -> Option<&Block<'a>> {
         self.blocks.iter().find(|block| block.id == id)
     }
 }
 
 /// A block that a record changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Block {
+pub struct Block<'a> {
     /// Its number in the record: its role, to the resource manager.
     pub id: u8,
     /// The fork that it is in.
@@ -86,12 +90,12 @@ pub struct Block {
     /// See [`block_flags`].
     pub flags: u8,
     /// A full-page image.
-    pub image: Option<Image>,
+    pub image: Option<Image<'a>>,
     /// The payload that belongs to this block.
-    pub data: Bytes,
+    pub data: &'a [u8],
 }
 
-impl Block {
+impl<'a> Block<'a> {
     /// Whether redo makes the page anew, so that what stood there does not matter.
     #[must_use]
     pub const fn will_init(&self) -> bool {
@@ -100,7 +104,7 @@ impl Block {
 
     /// The image, where redo restores it rather than change the page.
     #[must_use]
-    pub fn applied_image(&self) -> Option<&Image> {
+    pub fn applied_image(&self) -> Option<&Image<'a>> {
         self.image.as_ref().filter(|image| image.apply)
     }
 }
@@ -266,8 +270,13 @@ pub enum Malformed {
 
 /// Takes a record apart. `bytes` is the whole record as the framing gave it; its checksum was
 /// checked there.
-pub fn decode(version: PgMajor, start: Lsn, end: Lsn, bytes: Bytes) -> Result<Record, DecodeError> {
-    let header = RecordHeader::decode(&bytes).ok_or(DecodeError {
+pub fn decode(
+    version: PgMajor,
+    start: Lsn,
+    end: Lsn,
+    bytes: &[u8],
+) -> Result<Record<'_>, DecodeError> {
+    let header = RecordHeader::decode(bytes).ok_or(DecodeError {
         lsn: start,
         rmid: bytes.get(17).copied().unwrap_or(0),
         info: bytes.get(16).copied().unwrap_or(0),
@@ -288,7 +297,6 @@ pub fn decode(version: PgMajor, start: Lsn, end: Lsn, bytes: Bytes) -> Result<Re
     if header.rmid > rmgr::LOGICALMSG && (header.rmid < 128 || version < PgMajor::V15) {
         return Err(fail(Malformed::UnknownRmgr));
     }
-    let parts = Parts::read(version, &bytes).map_err(fail)?;
     let mut record = Record {
         start,
         end,
@@ -296,143 +304,127 @@ pub fn decode(version: PgMajor, start: Lsn, end: Lsn, bytes: Bytes) -> Result<Re
         xid: header.xid,
         info: header.info,
         rmid: header.rmid,
-        origin: parts.origin,
-        toplevel_xid: parts.toplevel_xid,
-        main_data: Bytes::new(),
-        blocks: parts.blocks,
+        origin: None,
+        toplevel_xid: None,
+        main_data: &[],
+        blocks: SmallVec::new(),
     };
-    // The payloads stand behind all headers, in the same order.
-    let mut payload = bytes.slice(parts.payload_at..);
-    for (block, (image_bytes, data_bytes)) in record.blocks.iter_mut().zip(parts.lengths) {
-        if let Some(image) = &mut block.image {
-            image.bytes = payload.split_to(image_bytes);
-        }
-        block.data = payload.split_to(data_bytes);
-    }
-    record.main_data = payload;
+    read_parts(version, bytes, &mut record).map_err(fail)?;
     Ok(record)
 }
 
-/// The headers of a record's parts. The lengths add up to the payload: [`Parts::read`] checks it.
-struct Parts {
-    blocks: Vec<Block>,
-    /// Of the image and of the data of each block.
-    lengths: Vec<(usize, usize)>,
-    origin: Option<u16>,
-    toplevel_xid: Option<u32>,
-    payload_at: usize,
+/// Reads what stands behind the header: the headers of all parts, then their payloads in the same
+/// order.
+fn read_parts<'a>(
+    version: PgMajor,
+    bytes: &'a [u8],
+    record: &mut Record<'a>,
+) -> Result<(), Malformed> {
+    let mut cursor = Cursor::new(bytes.get(RECORD_HEADER_BYTES..).unwrap_or_default());
+    // Of the image and of the data of each block.
+    let mut lengths: SmallVec<[(u16, u16); 4]> = SmallVec::new();
+    let mut payload_bytes = 0;
+    while cursor.remaining() > payload_bytes {
+        let main_bytes = match cursor.u8().ok_or(Malformed::Truncated("part id"))? {
+            id @ 0..=BLOCK_ID_MAX => {
+                let (image, data) = read_block(version, id, &mut cursor, &mut record.blocks)?;
+                lengths.push((image, data));
+                payload_bytes += usize::from(image) + usize::from(data);
+                continue;
+            }
+            ID_ORIGIN => {
+                let origin = cursor.u16().ok_or(Malformed::Truncated("origin"))?;
+                if record.origin.replace(origin).is_some() {
+                    return Err(Malformed::Twice("origin"));
+                }
+                continue;
+            }
+            ID_TOPLEVEL_XID => {
+                let xid = cursor.u32().ok_or(Malformed::Truncated("top-level xid"))?;
+                if record.toplevel_xid.replace(xid).is_some() {
+                    return Err(Malformed::Twice("top-level xid"));
+                }
+                continue;
+            }
+            ID_DATA_SHORT => cursor.u8().map(usize::from),
+            ID_DATA_LONG => cursor.u32().map(|bytes| bytes as usize),
+            id => return Err(Malformed::BlockId(id)),
+        };
+        payload_bytes += main_bytes.ok_or(Malformed::Truncated("main data length"))?;
+        break; // main data is the last part
+    }
+    if payload_bytes > cursor.remaining() {
+        return Err(Malformed::Truncated("payload"));
+    }
+    if payload_bytes < cursor.remaining() {
+        let bytes = cursor.remaining() - payload_bytes;
+        return Err(Malformed::Trailing {
+            bytes,
+            what: "payload",
+        });
+    }
+    let mut payload = |bytes| cursor.take(bytes).ok_or(Malformed::Truncated("payload"));
+    for (block, (image_bytes, data_bytes)) in record.blocks.iter_mut().zip(lengths) {
+        if let Some(image) = &mut block.image {
+            image.bytes = payload(usize::from(image_bytes))?;
+        }
+        block.data = payload(usize::from(data_bytes))?;
+    }
+    record.main_data = cursor.rest();
+    Ok(())
 }
 
-impl Parts {
-    fn read(version: PgMajor, bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut parts = Self {
-            blocks: Vec::new(),
-            lengths: Vec::new(),
-            origin: None,
-            toplevel_xid: None,
-            payload_at: 0,
-        };
-        let mut cursor = Cursor::new(bytes.get(RECORD_HEADER_BYTES..).unwrap_or_default());
-        let mut payload_bytes = 0;
-        while cursor.remaining() > payload_bytes {
-            let main_bytes = match cursor.u8().ok_or(Malformed::Truncated("part id"))? {
-                id @ 0..=BLOCK_ID_MAX => {
-                    let (image, data) = parts.read_block(version, id, &mut cursor)?;
-                    payload_bytes += image + data;
-                    continue;
-                }
-                ID_ORIGIN => {
-                    let origin = cursor.u16().ok_or(Malformed::Truncated("origin"))?;
-                    if parts.origin.replace(origin).is_some() {
-                        return Err(Malformed::Twice("origin"));
-                    }
-                    continue;
-                }
-                ID_TOPLEVEL_XID => {
-                    let xid = cursor.u32().ok_or(Malformed::Truncated("top-level xid"))?;
-                    if parts.toplevel_xid.replace(xid).is_some() {
-                        return Err(Malformed::Twice("top-level xid"));
-                    }
-                    continue;
-                }
-                ID_DATA_SHORT => cursor.u8().map(usize::from),
-                ID_DATA_LONG => cursor.u32().map(|bytes| bytes as usize),
-                id => return Err(Malformed::BlockId(id)),
-            };
-            payload_bytes += main_bytes.ok_or(Malformed::Truncated("main data length"))?;
-            break; // main data is the last part
-        }
-        if payload_bytes > cursor.remaining() {
-            return Err(Malformed::Truncated("payload"));
-        }
-        if payload_bytes < cursor.remaining() {
-            let bytes = cursor.remaining() - payload_bytes;
-            return Err(Malformed::Trailing {
-                bytes,
-                what: "payload",
-            });
-        }
-        parts.payload_at = bytes.len() - cursor.remaining();
-        Ok(parts)
+/// Reads the header of a block; answers the lengths of its image and data.
+fn read_block(
+    version: PgMajor,
+    id: u8,
+    cursor: &mut Cursor<'_>,
+    blocks: &mut Blocks<'_>,
+) -> Result<(u16, u16), Malformed> {
+    const HEADER: Malformed = Malformed::Truncated("block header");
+    if blocks.last().is_some_and(|last| last.id >= id) {
+        return Err(Malformed::BlockOrder(id));
     }
-
-    /// Reads the header of a block; answers the lengths of its image and data.
-    fn read_block(
-        &mut self,
-        version: PgMajor,
-        id: u8,
-        cursor: &mut Cursor<'_>,
-    ) -> Result<(usize, usize), Malformed> {
-        const HEADER: Malformed = Malformed::Truncated("block header");
-        if self.blocks.last().is_some_and(|last| last.id >= id) {
-            return Err(Malformed::BlockOrder(id));
-        }
-        let flags = cursor.u8().ok_or(HEADER)?;
-        let data_bytes = cursor.u16().ok_or(HEADER)?;
-        if (flags & block_flags::HAS_DATA != 0) != (data_bytes != 0) {
-            return Err(Malformed::Data {
-                block: id,
-                bytes: data_bytes,
-            });
-        }
-        let mut image_bytes = 0;
-        let image = if flags & block_flags::HAS_IMAGE != 0 {
-            let (image, bytes) = read_image_header(version, id, cursor)?;
-            image_bytes = usize::from(bytes);
-            Some(image)
-        } else {
-            None
-        };
-        let fork_number = flags & block_flags::FORK_MASK;
-        let fork = Fork::from_number(fork_number).ok_or(Malformed::Fork {
+    let flags = cursor.u8().ok_or(HEADER)?;
+    let data_bytes = cursor.u16().ok_or(HEADER)?;
+    if (flags & block_flags::HAS_DATA != 0) != (data_bytes != 0) {
+        return Err(Malformed::Data {
             block: id,
-            fork: fork_number,
-        })?;
-        let rel = if flags & block_flags::SAME_REL != 0 {
-            let last = self
-                .blocks
-                .last()
-                .ok_or(Malformed::NoPreviousRelation(id))?;
-            RelTag { fork, ..last.rel }
-        } else {
-            read_relation(cursor, fork).ok_or(HEADER)?
-        };
-        let blkno = cursor.u32().ok_or(HEADER)?;
-        if blkno == u32::MAX {
-            return Err(Malformed::BlockNumber(id));
-        }
-        let data = Bytes::new();
-        self.blocks.push(Block {
-            id,
-            rel,
-            blkno,
-            flags,
-            image,
-            data,
+            bytes: data_bytes,
         });
-        self.lengths.push((image_bytes, usize::from(data_bytes)));
-        Ok((image_bytes, usize::from(data_bytes)))
     }
+    let mut image_bytes = 0;
+    let image = if flags & block_flags::HAS_IMAGE != 0 {
+        let (image, bytes) = read_image_header(version, id, cursor)?;
+        image_bytes = bytes;
+        Some(image)
+    } else {
+        None
+    };
+    let fork_number = flags & block_flags::FORK_MASK;
+    let fork = Fork::from_number(fork_number).ok_or(Malformed::Fork {
+        block: id,
+        fork: fork_number,
+    })?;
+    let rel = if flags & block_flags::SAME_REL != 0 {
+        let last = blocks.last().ok_or(Malformed::NoPreviousRelation(id))?;
+        RelTag { fork, ..last.rel }
+    } else {
+        read_relation(cursor, fork).ok_or(HEADER)?
+    };
+    let blkno = cursor.u32().ok_or(HEADER)?;
+    if blkno == u32::MAX {
+        return Err(Malformed::BlockNumber(id));
+    }
+    blocks.push(Block {
+        id,
+        rel,
+        blkno,
+        flags,
+        image,
+        data: &[],
+    });
+    Ok((image_bytes, data_bytes))
 }
 
 /// `RelFileNode` (14, 15), `RelFileLocator` (16 on): the same 12 bytes.
@@ -445,7 +437,7 @@ fn read_image_header(
     version: PgMajor,
     block: u8,
     cursor: &mut Cursor<'_>,
-) -> Result<(Image, u16), Malformed> {
+) -> Result<(Image<'static>, u16), Malformed> {
     const HEADER: Malformed = Malformed::Truncated("image header");
     let bytes = cursor.u16().ok_or(HEADER)?;
     let hole_offset = cursor.u16().ok_or(HEADER)?;
@@ -480,7 +472,7 @@ fn read_image_header(
             hole_length,
             compression,
             apply,
-            bytes: Bytes::new(),
+            bytes: &[],
         },
         bytes,
     ))

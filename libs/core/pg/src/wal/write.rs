@@ -235,7 +235,7 @@ mod tests {
             decoder.feed(&laid.bytes);
             let found = decoder.next().unwrap().unwrap();
             assert_eq!(
-                (found.0, found.1, &found.2[..]),
+                (found.0, found.1, found.2),
                 (laid.start, laid.end, &record[..])
             );
         }

@@ -4,7 +4,6 @@
 //! which the first bytes are its line pointers' end on, and the last ones its end.
 #![no_main]
 
-use bytes::Bytes;
 use ids::{Fork, Lsn, RelTag};
 use libfuzzer_sys::fuzz_target;
 use pg::PgMajor;
@@ -23,8 +22,8 @@ fuzz_target!(|input: &[u8]| {
     let &[rmid, op, main_bytes, data_bytes, tail_bytes] = take(&mut input, 5) else {
         return;
     };
-    let main_data = Bytes::copy_from_slice(take(&mut input, main_bytes.into()));
-    let data = Bytes::copy_from_slice(take(&mut input, data_bytes.into()));
+    let main_data = take(&mut input, main_bytes.into());
+    let data = take(&mut input, data_bytes.into());
     let rel = RelTag {
         spc: 1663,
         db: 5,
@@ -37,7 +36,7 @@ fuzz_target!(|input: &[u8]| {
         blkno: u32::from(id),
         flags: 0,
         image: None,
-        data: data.clone(),
+        data,
     });
     let record = Record {
         start: Lsn(8),

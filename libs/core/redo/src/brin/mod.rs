@@ -34,10 +34,10 @@ pub(crate) fn redo(record: &Record, block: &Block, page: &mut Page) -> Result<()
         (0x20 | 0xA0, 0..=1) => Update::read(record)?.insert.redo(record, block, page)?,
         (0x20 | 0xA0, 2) => delete_item_in_place(page, Update::read(record)?.old_item)?,
         (0x30, 0) => {
-            let mut main = Fields::new(&record.main_data);
+            let mut main = Fields::new(record.main_data);
             let item = main.u16()?;
             main.expect_end()?;
-            overwrite_item(page, item, &block.data)?;
+            overwrite_item(page, item, block.data)?;
         }
         (0x40, 0) => note_last_map_page(record, page)?,
         (0x40, 1) => make(page, MAP_PAGE)?,
@@ -58,7 +58,7 @@ fn make(page: &mut Page, kind: u16) -> Result<(), Fault> {
 }
 
 fn create(record: &Record, page: &mut Page) -> Result<(), Fault> {
-    let mut main = Fields::new(&record.main_data);
+    let mut main = Fields::new(record.main_data);
     let (pages_per_range, version) = (main.u32()?, main.u16()?);
     main.expect_end()?;
     make(page, META_PAGE)?;
@@ -72,7 +72,7 @@ fn create(record: &Record, page: &mut Page) -> Result<(), Fault> {
 }
 
 fn note_last_map_page(record: &Record, page: &mut Page) -> Result<(), Fault> {
-    let mut main = Fields::new(&record.main_data);
+    let mut main = Fields::new(record.main_data);
     let last = main.u32()?;
     main.expect_end()?;
     bounds(page)?;
@@ -109,7 +109,7 @@ struct Insert {
 
 impl Insert {
     fn read(record: &Record) -> Result<Self, Fault> {
-        Self::take(Fields::new(&record.main_data))
+        Self::take(Fields::new(record.main_data))
     }
 
     fn take(mut main: Fields) -> Result<Self, Fault> {
@@ -131,7 +131,7 @@ impl Insert {
         if record.op() & INIT_PAGE != 0 {
             make(page, REGULAR_PAGE)?;
         }
-        add_item(page, &[&block.data], self.item, Place::Reuse)
+        add_item(page, &[block.data], self.item, Place::Reuse)
     }
 }
 
@@ -143,7 +143,7 @@ struct Update {
 
 impl Update {
     fn read(record: &Record) -> Result<Self, Fault> {
-        let mut main = Fields::new(&record.main_data);
+        let mut main = Fields::new(record.main_data);
         let old_item = main.u16()?;
         main.skip(2)?; // padding
         let insert = Insert::take(main)?;
@@ -159,7 +159,7 @@ struct Desummarize {
 
 impl Desummarize {
     fn read(record: &Record) -> Result<Self, Fault> {
-        let mut main = Fields::new(&record.main_data);
+        let mut main = Fields::new(record.main_data);
         let (pages_per_range, heap_block) = (main.u32()?, main.u32()?);
         let item = main.u16()?;
         main.expect_end()?;

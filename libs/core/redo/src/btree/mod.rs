@@ -60,7 +60,7 @@ pub(crate) fn redo(record: &Record, block: &Block, page: &mut Page) -> Result<()
 }
 
 fn new_root(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let mut main = Fields::new(&record.main_data);
+    let mut main = Fields::new(record.main_data);
     main.skip(4)?; // the root's own number
     let level = main.u32()?;
     let flags = if level == 0 { ROOT | LEAF } else { ROOT };
@@ -72,7 +72,7 @@ fn new_root(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault
         cycle: 0,
     }
     .init(page)?;
-    split::restore_items(page, &block.data)
+    split::restore_items(page, block.data)
 }
 
 const MAGIC: u32 = 0x0005_3162;
@@ -80,7 +80,7 @@ const META_BYTES: usize = 48;
 
 /// The first page of an index, which every change of it rewrites.
 fn meta(block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let mut data = Fields::new(&block.data);
+    let mut data = Fields::new(block.data);
     Opaque {
         prev: 0,
         next: 0,

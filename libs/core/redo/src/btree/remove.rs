@@ -17,8 +17,8 @@ use crate::page_item::{
 
 /// Merges the runs of equal keys that the record names into posting lists.
 pub(super) fn dedup(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let count = Fields::new(&record.main_data).u16()?;
-    let mut intervals = Fields::new(&block.data);
+    let count = Fields::new(record.main_data).u16()?;
+    let mut intervals = Fields::new(block.data);
     let mut fresh = emptied(page)?;
     let mut opaque = Opaque::read(page)?;
     let mut item = 1;
@@ -66,10 +66,10 @@ pub(super) fn delete(
     page: &mut Page,
     counts_at: usize,
 ) -> Result<(), Fault> {
-    let mut main = Fields::new(&record.main_data);
+    let mut main = Fields::new(record.main_data);
     main.skip(counts_at)?;
     let (deleted, updated) = (usize::from(main.u16()?), usize::from(main.u16()?));
-    let mut data = Fields::new(&block.data);
+    let mut data = Fields::new(block.data);
     let deleted: Vec<u16> = data.offsets(deleted)?.iter().collect();
     let updated = data.offsets(updated)?;
     for item in updated.iter() {
@@ -87,7 +87,7 @@ pub(super) fn delete(
 
 /// The parent of a page that dies: the item's downlink is taken from the next item, which goes.
 pub(super) fn drop_downlink(record: &Record, page: &mut Page) -> Result<(), Fault> {
-    let item = Fields::new(&record.main_data).u16()?;
+    let item = Fields::new(record.main_data).u16()?;
     let next = item.checked_add(1).ok_or(Fault::NoSuchItem(item))?;
     let link = item_bytes(page, next)?
         .get(..4)
@@ -99,7 +99,7 @@ pub(super) fn drop_downlink(record: &Record, page: &mut Page) -> Result<(), Faul
 }
 
 pub(super) fn mark_half_dead(record: &Record, page: &mut Page) -> Result<(), Fault> {
-    let mut main = Fields::new(&record.main_data);
+    let mut main = Fields::new(record.main_data);
     main.skip(8)?; // the item in the parent, padding, the leaf's own number
     let (prev, next, top_parent) = (main.u32()?, main.u32()?, main.u32()?);
     half_dead_leaf(page, prev, next, top_parent)
@@ -123,7 +123,7 @@ fn half_dead_leaf(page: &mut Page, prev: u32, next: u32, top_parent: u32) -> Res
 }
 
 pub(super) fn unlink(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let mut main = Fields::new(&record.main_data);
+    let mut main = Fields::new(record.main_data);
     let (prev, next, level) = (main.u32()?, main.u32()?, main.u32()?);
     main.skip(4)?; // padding
     let safe_xid = main.u64()?;

@@ -9,14 +9,14 @@ use crate::index_tuple::take_tuple;
 use crate::page_item::{Page, Place, add_item, item_bytes, item_range, put};
 
 pub(super) fn insert(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let item = Fields::new(&record.main_data).u16()?;
-    add_item(page, &[&block.data], item, Place::Insert)
+    let item = Fields::new(record.main_data).u16()?;
+    add_item(page, &[block.data], item, Place::Insert)
 }
 
 /// The new row falls into the middle of the list in the item before.
 pub(super) fn insert_post(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let item = Fields::new(&record.main_data).u16()?;
-    let mut data = Fields::new(&block.data);
+    let item = Fields::new(record.main_data).u16()?;
+    let mut data = Fields::new(block.data);
     let at = data.u16()?;
     let before = item.checked_sub(1).ok_or(Fault::NoSuchItem(0))?;
     let (new, list) = swap_posting(data.rest(), item_bytes(page, before)?, at)?;
@@ -42,7 +42,7 @@ pub(super) struct Split {
 
 impl Split {
     pub(super) fn read(record: &Record, new_is_left: bool) -> Result<Self, Fault> {
-        let mut main = Fields::new(&record.main_data);
+        let mut main = Fields::new(record.main_data);
         Ok(Self {
             level: main.u32()?,
             first_right: main.u16()?,
@@ -74,7 +74,7 @@ impl Split {
             cycle: 0,
         }
         .init(page)?;
-        restore_items(page, &block.data)
+        restore_items(page, block.data)
     }
 
     /// The old page keeps the items before the split point, under a new high key.
@@ -84,7 +84,7 @@ impl Split {
         block: &Block,
         page: &mut Page,
     ) -> Result<(), Fault> {
-        let mut data = Fields::new(&block.data);
+        let mut data = Fields::new(block.data);
         let mut new = None;
         let mut replaced = None;
         if self.new_is_left || self.posting_at != 0 {

@@ -18,7 +18,7 @@ use crate::fields::Fields;
 use crate::page_item::Page;
 
 pub(crate) fn redo(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let mut main = Fields::new(&record.main_data);
+    let mut main = Fields::new(record.main_data);
     match (record.op(), block.id) {
         (0x10, 0) => data::create(&mut main, page)?,
         (0x20, 0) => insert(&mut main, block, page)?,
@@ -48,7 +48,7 @@ pub(crate) fn redo(record: &Record, block: &Block, page: &mut Page) -> Result<()
         (0x70, 0) => pending::add_page(&mut main, block, page)?,
         (0x80, 0) => pending::meta(main.take(pending::META_BYTES)?, page)?,
         (0x80, _) => page::init_page(page, page::DELETED)?,
-        (0x90, 0) => recompress::recompress(&mut Fields::new(&block.data), page)?,
+        (0x90, 0) => recompress::recompress(&mut Fields::new(block.data), page)?,
         _ => return Err(Fault::Unsupported),
     }
     set_lsn(page, record.end);
@@ -68,7 +68,7 @@ fn insert(main: &mut Fields<'_>, block: &Block, page: &mut Page) -> Result<(), F
         main.skip(4)?; // the left page of the split below
         split = Some(page::take_block(main)?);
     }
-    let mut data = Fields::new(&block.data);
+    let mut data = Fields::new(block.data);
     match (flags & IS_DATA != 0, split) {
         (true, None) => recompress::recompress(&mut data, page),
         (true, Some(right)) => data::insert_child(&mut data, right, page),

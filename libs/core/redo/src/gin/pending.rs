@@ -54,7 +54,7 @@ pub(super) fn add_page(main: &mut Fields<'_>, block: &Block, page: &mut Page) ->
 }
 
 fn add_tuples(tuples: i32, block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let mut data = Fields::new(&block.data);
+    let mut data = Fields::new(block.data);
     for _ in 0..tuples {
         let item = item_count(page)? + 1;
         add_item(page, &[take_packed_tuple(&mut data)?], item, Place::Insert)?;

@@ -60,10 +60,10 @@ fn note_downlink(record: &Record, page: &mut Page) -> Result<(), Fault> {
 
 /// Deletes items and adds others.
 fn update(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let mut main = Fields::new(&record.main_data);
+    let mut main = Fields::new(record.main_data);
     let (deleted, inserted) = (main.u16()?, main.u16()?);
     main.expect_end()?;
-    let mut data = Fields::new(&block.data);
+    let mut data = Fields::new(block.data);
     let doomed: Vec<u16> = data.offsets(usize::from(deleted))?.iter().collect();
     if let ([item], 1) = (&doomed[..], inserted) {
         // One for one is put in its place, and does not count as deleted.
@@ -86,7 +86,7 @@ fn add_tuples(page: &mut Page, data: &mut Fields, count: u32) -> Result<(), Faul
 
 /// Removes items of a leaf that scans had found to be dead.
 fn delete(version: PgMajor, record: &Record, page: &mut Page) -> Result<(), Fault> {
-    let mut main = Fields::new(&record.main_data);
+    let mut main = Fields::new(record.main_data);
     main.skip(4)?; // the conflict horizon
     let count = usize::from(main.u16()?);
     if !matches!(version, PgMajor::V14 | PgMajor::V15) {
@@ -110,7 +110,7 @@ struct Split {
 
 impl Split {
     fn read(record: &Record) -> Result<Self, Fault> {
-        let mut main = Fields::new(&record.main_data);
+        let mut main = Fields::new(record.main_data);
         let old_right = main.u32()?;
         main.skip(4)?; // padding
         let old_split_lsn = main.u64()?;
@@ -153,7 +153,7 @@ impl Split {
             flags,
         }
         .init(page)?;
-        let mut data = Fields::new(&block.data);
+        let mut data = Fields::new(block.data);
         let count = data.u32()?;
         add_tuples(page, &mut data, count)
     }
@@ -166,7 +166,7 @@ struct PageDelete {
 
 impl PageDelete {
     fn read(record: &Record) -> Result<Self, Fault> {
-        let mut main = Fields::new(&record.main_data);
+        let mut main = Fields::new(record.main_data);
         let (xid, downlink) = (main.u64()?, main.u16()?);
         main.expect_end()?;
         Ok(Self { xid, downlink })

@@ -1,15 +1,14 @@
 //! What the workload's server, which writes no images of pages, does not make.
 
-use bytes::Bytes;
 use ids::{Fork, Lsn, RelTag};
-use pg::wal::{Compression, Image};
+use pg::wal::{Blocks, Compression, Image};
 
 use super::*;
 
 const END: Lsn = Lsn(0x1_0000_0040);
 
-/// A record with the image of a page that waits for its downlink, in the block with this id.
-fn record(op: u8, id: u8) -> (Record, Page) {
+/// A page that waits for its downlink.
+fn waiting() -> Page {
     let mut page = [0; pg::page::BLOCK];
     let waiting = Opaque {
         split_lsn: 7,
@@ -17,12 +16,17 @@ fn record(op: u8, id: u8) -> (Record, Page) {
         flags: LEAF | FOLLOW_RIGHT,
     };
     waiting.init(&mut page).unwrap();
+    page
+}
+
+/// A record with the image of this page in the block with this id.
+fn record(op: u8, id: u8, page: &Page) -> Record<'_> {
     let image = Image {
         hole_offset: 0,
         hole_length: 0,
         compression: Compression::None,
         apply: true,
-        bytes: Bytes::copy_from_slice(&page),
+        bytes: page,
     };
     let rel = RelTag {
         spc: 1663,
@@ -36,9 +40,9 @@ fn record(op: u8, id: u8) -> (Record, Page) {
         blkno: 2,
         flags: 0,
         image: Some(image),
-        data: Bytes::new(),
+        data: &[],
     };
-    let record = Record {
+    Record {
         start: Lsn(8),
         end: END,
         prev: Lsn(0),
@@ -47,10 +51,9 @@ fn record(op: u8, id: u8) -> (Record, Page) {
         rmid: pg::wal::rmgr::GIST,
         origin: None,
         toplevel_xid: None,
-        main_data: Bytes::new(),
-        blocks: vec![block],
-    };
-    (record, page)
+        main_data: &[],
+        blocks: Blocks::from_iter([block]),
+    }
 }
 
 #[test]
@@ -60,7 +63,9 @@ fn an_image_of_a_left_half_does_not_yet_say_that_its_downlink_is_there() {
         (PAGE_SPLIT, 0, true),
         (PAGE_UPDATE, 0, false),
     ] {
-        let (record, mut page) = record(op, id);
+        let mut page = waiting();
+        let image = page;
+        let record = record(op, id, &image);
         crate::apply(PgMajor::V15, &record, 0, &mut page).unwrap();
         let opaque = Opaque::read(&page).unwrap();
         let expected = if notes {

@@ -21,7 +21,7 @@ pub(super) fn init(len: u16, page: &mut Page) -> Result<(), Fault> {
 
 /// Sets or clears the bit that the record names.
 pub(super) fn put(block: &Block, page: &mut Page, in_use: bool) -> Result<(), Fault> {
-    let bit = Fields::new(&block.data).u32()?;
+    let bit = Fields::new(block.data).u32()?;
     expect(page, BITMAP)?;
     let end = bounds(page)?.lower;
     let byte = page[HEADER_BYTES..end]

@@ -12,7 +12,7 @@ use crate::page_item::{Page, Place, add_item};
 /// Adds tuples, whose places stand before them in the record.
 pub(super) fn move_in(count: u16, block: &Block, page: &mut Page) -> Result<(), Fault> {
     expect_any(page)?;
-    let mut data = Fields::new(&block.data);
+    let mut data = Fields::new(block.data);
     for item in data.offsets(usize::from(count))?.iter() {
         add_item(page, &[take_tuple(&mut data)?], item, Place::Insert)?;
     }

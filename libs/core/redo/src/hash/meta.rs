@@ -136,7 +136,7 @@ pub(super) fn split(split: &Split, block: &Block, page: &mut Page) -> Result<(),
     if split.meta & !(MASKS | STEP) != 0 {
         return Err(Fault::RecordValue("split flags"));
     }
-    let mut data = Fields::new(&block.data);
+    let mut data = Fields::new(block.data);
     put_u32(page, MAX_BUCKET, split.bucket)?;
     if split.meta & MASKS != 0 {
         put_u32(page, LOW_MASK, data.u32()?)?;
@@ -162,7 +162,7 @@ pub(super) struct Overflow {
 
 impl Overflow {
     pub(super) fn read(record: &Record) -> Result<Self, Fault> {
-        let mut main = Fields::new(&record.main_data);
+        let mut main = Fields::new(record.main_data);
         let block = |id| record.block(id).map(|block| block.blkno);
         Ok(Self {
             bitmap_bytes: main.u16()?,
@@ -174,12 +174,12 @@ impl Overflow {
     }
 
     pub(super) fn page(&self, block: &Block, page: &mut Page) -> Result<(), Fault> {
-        let bucket = Fields::new(&block.data).u32()?;
+        let bucket = Fields::new(block.data).u32()?;
         init_page(page, self.prev, bucket, OVERFLOW)
     }
 
     pub(super) fn meta(&self, block: &Block, page: &mut Page) -> Result<(), Fault> {
-        set_first_free(page, Fields::new(&block.data).u32()?)?;
+        set_first_free(page, Fields::new(block.data).u32()?)?;
         if self.is_reused {
             return Ok(());
         }

@@ -24,12 +24,12 @@ pub(crate) fn redo(
     block: &Block,
     page: &mut Page,
 ) -> Result<(), Fault> {
-    let mut main = Fields::new(&record.main_data);
+    let mut main = Fields::new(record.main_data);
     match (record.op(), block.id) {
         (0x00, 0) => meta::init(&mut main, page)?,
         (0x10, 0) => bitmap::init(main.u16()?, page)?,
         (0x10, 1) => meta::add_first_bitmap(page)?,
-        (0x20, 0) => add_item(page, &[&block.data], main.u16()?, Place::Insert)?,
+        (0x20, 0) => add_item(page, &[block.data], main.u16()?, Place::Insert)?,
         (0x20, 1) => meta::count(page, 1.0)?,
         (0x30, id) => {
             let overflow = Overflow::read(record)?;
@@ -60,7 +60,7 @@ pub(crate) fn redo(
         // A bucket's first page is named so that recovery locks it, and stays as it is.
         (0x70 | 0x80 | 0x90, 0) => return Ok(()),
         (0x70, 1) => bucket::move_in(main.u16()?, block, page)?,
-        (0x70, 2) => bucket::remove(&mut Fields::new(&block.data), page)?,
+        (0x70, 2) => bucket::remove(&mut Fields::new(block.data), page)?,
         // 17 began to leave the page alone that nothing is moved to.
         (0x80, _) if version >= PgMajor::V17 => return Err(Fault::Unsupported),
         (0x80, id) => {
@@ -71,12 +71,12 @@ pub(crate) fn redo(
                 3 => page::set_next(page, squeeze.next)?,
                 4 => page::set_prev(page, squeeze.prev)?,
                 5 => bitmap::put(block, page, false)?,
-                6 => meta::set_first_free(page, Fields::new(&block.data).u32()?)?,
+                6 => meta::set_first_free(page, Fields::new(block.data).u32()?)?,
                 _ => return Err(Fault::Unsupported),
             }
         }
         (0x90, 1) => {
-            bucket::remove(&mut Fields::new(&block.data), page)?;
+            bucket::remove(&mut Fields::new(block.data), page)?;
             if main.u8()? != 0 {
                 page::clear_flags(page, HAS_DEAD_TUPLES)?;
             }

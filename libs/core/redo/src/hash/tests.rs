@@ -1,6 +1,5 @@
 //! What no workload makes a stock server write.
 
-use bytes::Bytes;
 use ids::{Fork, Lsn, RelTag};
 use pg::page::{BLOCK, lsn};
 
@@ -8,20 +7,20 @@ use super::*;
 use crate::page_item::u32_at;
 
 /// A record of blocks with numbers and data, whose ids count up.
-fn record(op: u8, main_data: &[u8], blocks: &[(u32, &[u8])]) -> Record {
+fn record<'a>(op: u8, main_data: &'a [u8], blocks: &[(u32, &'a [u8])]) -> Record<'a> {
     let rel = RelTag {
         spc: 1663,
         db: 5,
         rel: 9,
         fork: Fork::Main,
     };
-    let block = |(id, (blkno, data)): (u8, &(u32, &[u8]))| Block {
+    let block = |(id, (blkno, data)): (u8, &(u32, &'a [u8]))| Block {
         id,
         rel,
         blkno: *blkno,
         flags: 0,
         image: None,
-        data: Bytes::copy_from_slice(data),
+        data,
     };
     Record {
         start: Lsn(8),
@@ -32,7 +31,7 @@ fn record(op: u8, main_data: &[u8], blocks: &[(u32, &[u8])]) -> Record {
         rmid: pg::wal::rmgr::HASH,
         origin: None,
         toplevel_xid: None,
-        main_data: Bytes::copy_from_slice(main_data),
+        main_data,
         blocks: (0..).zip(blocks).map(block).collect(),
     }
 }

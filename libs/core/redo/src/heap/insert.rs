@@ -12,9 +12,9 @@ const ALL_VISIBLE_CLEARED: u8 = 0x01;
 const ALL_FROZEN_SET: u8 = 0x20;
 
 pub(super) fn insert(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let mut main = Fields::new(&record.main_data);
+    let mut main = Fields::new(record.main_data);
     let (item, flags) = (main.u16()?, main.u8()?);
-    let mut data = Fields::new(&block.data);
+    let mut data = Fields::new(block.data);
     let header = LoggedHeader::read(&mut data)?.expand(record.xid, 0, block.blkno, item);
     add_item(page, &[&header, data.rest()], item, Place::Reuse)?;
     set_visibility(page, flags);
@@ -22,11 +22,11 @@ pub(super) fn insert(record: &Record, block: &Block, page: &mut Page) -> Result<
 }
 
 pub(super) fn multi_insert(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let mut main = Fields::new(&record.main_data);
+    let mut main = Fields::new(record.main_data);
     let flags = main.u8()?;
     main.skip(1)?;
     let count = main.u16()?;
-    let mut data = Fields::new(&block.data);
+    let mut data = Fields::new(block.data);
     for number in 1..=count {
         // A new page is filled from its first item on.
         let item = if record.op() & INIT_PAGE != 0 {

@@ -87,7 +87,7 @@ fn visible(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault>
     if block.id != 0 || vm::map_block(heap_block) != block.blkno {
         return Err(Fault::RecordValue("map page"));
     }
-    let mut fields = Fields::new(&record.main_data);
+    let mut fields = Fields::new(record.main_data);
     fields.skip(4)?; // the conflict horizon
     let flags = fields.u8()?;
     if is_new(page) {

@@ -15,7 +15,7 @@ const IS_PARTITION_MOVE: u8 = 0x10;
 const MOVED_PARTITIONS: (u32, u16) = (u32::MAX, 0xfffd);
 
 pub(super) fn delete(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let mut main = Fields::new(&record.main_data);
+    let mut main = Fields::new(record.main_data);
     let (xmax, item, infobits, flags) = (main.u32()?, main.u16()?, main.u8()?, main.u8()?);
     let tuple = Tuple::find(page, item)?;
     let mut masks = tuple.masks(page)?;
@@ -43,7 +43,7 @@ pub(super) fn delete(record: &Record, block: &Block, page: &mut Page) -> Result<
 }
 
 pub(super) fn lock(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let mut main = Fields::new(&record.main_data);
+    let mut main = Fields::new(record.main_data);
     let (xid, item, infobits) = (main.u32()?, main.u16()?, main.u8()?);
     let tuple = Tuple::find(page, item)?;
     let mut masks = tuple.masks(page)?;
@@ -59,7 +59,7 @@ pub(super) fn lock(record: &Record, block: &Block, page: &mut Page) -> Result<()
 }
 
 pub(super) fn lock_updated(record: &Record, page: &mut Page) -> Result<(), Fault> {
-    let mut main = Fields::new(&record.main_data);
+    let mut main = Fields::new(record.main_data);
     let (xmax, item, infobits) = (main.u32()?, main.u16()?, main.u8()?);
     let tuple = Tuple::find(page, item)?;
     let mut masks = tuple.masks(page)?;
@@ -69,16 +69,16 @@ pub(super) fn lock_updated(record: &Record, page: &mut Page) -> Result<(), Fault
 }
 
 pub(super) fn confirm(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let item = Fields::new(&record.main_data).u16()?;
+    let item = Fields::new(record.main_data).u16()?;
     Tuple::find(page, item)?.set_ctid(page, block.blkno, item)
 }
 
 pub(super) fn inplace(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let item = Fields::new(&record.main_data).u16()?;
+    let item = Fields::new(record.main_data).u16()?;
     let tuple = Tuple::find(page, item)?;
     let data_offset = tuple.data_offset(page);
     if data_offset + block.data.len() != tuple.len {
         return Err(Fault::Item(item, "its length is not that of the new data"));
     }
-    put(page, tuple.start + data_offset, &block.data)
+    put(page, tuple.start + data_offset, block.data)
 }

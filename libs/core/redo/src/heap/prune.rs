@@ -15,10 +15,10 @@ pub(super) fn prune(
     block: &Block,
     page: &mut Page,
 ) -> Result<(), Fault> {
-    let mut main = Fields::new(&record.main_data);
+    let mut main = Fields::new(record.main_data);
     main.skip(4)?; // the conflict horizon
     let (redirects, dead) = (usize::from(main.u16()?), usize::from(main.u16()?));
-    let mut data = Fields::new(&block.data);
+    let mut data = Fields::new(block.data);
     redirect(page, data.offsets(redirects * 2)?)?;
     set_all(page, data.offsets(dead)?, Pointer::DEAD)?;
     set_all(
@@ -36,16 +36,16 @@ fn data_left(block: &Block, taken: usize) -> usize {
 }
 
 pub(super) fn vacuum(block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let unused = Fields::new(&block.data).offsets(data_left(block, 0))?;
+    let unused = Fields::new(block.data).offsets(data_left(block, 0))?;
     set_all(page, unused, Pointer::UNUSED)?;
     truncate_line_pointers(page)
 }
 
 /// 14 and 15: a plan for each tuple.
 pub(super) fn freeze(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let mut main = Fields::new(&record.main_data);
+    let mut main = Fields::new(record.main_data);
     main.skip(4)?;
-    let mut data = Fields::new(&block.data);
+    let mut data = Fields::new(block.data);
     for _ in 0..main.u16()? {
         let (xmax, item) = (data.u32()?, data.u16()?);
         let masks = Masks {
@@ -66,10 +66,10 @@ pub(super) fn freeze(record: &Record, block: &Block, page: &mut Page) -> Result<
 
 /// 16: plans, then the tuples of each.
 pub(super) fn freeze_plans(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let mut main = Fields::new(&record.main_data);
+    let mut main = Fields::new(record.main_data);
     main.skip(4)?;
     let count = main.u16()?;
-    let mut data = Fields::new(&block.data);
+    let mut data = Fields::new(block.data);
     let plans = Plan::read_many(&mut data, count)?;
     Plan::apply_many(page, &plans, &mut data)?;
     data.expect_end()
@@ -88,10 +88,10 @@ pub(super) fn combined(
     block: &Block,
     page: &mut Page,
 ) -> Result<(), Fault> {
-    let mut main = Fields::new(&record.main_data);
+    let mut main = Fields::new(record.main_data);
     main.skip(1)?; // the reason
     let flags = main.u8()?;
-    let mut data = Fields::new(&block.data);
+    let mut data = Fields::new(block.data);
     let mut plans = Vec::new();
     if flags & HAS_PLANS != 0 {
         let count = data.u16()?;

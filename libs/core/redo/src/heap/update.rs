@@ -29,7 +29,7 @@ struct Update {
 
 impl Update {
     fn read(record: &Record) -> Result<Self, Fault> {
-        let mut main = Fields::new(&record.main_data);
+        let mut main = Fields::new(record.main_data);
         Ok(Self {
             old_xmax: main.u32()?,
             old_item: main.u16()?,
@@ -86,7 +86,7 @@ fn add_new(
     page: &mut Page,
     is_one_page: bool,
 ) -> Result<(), Fault> {
-    let mut data = Fields::new(&block.data);
+    let mut data = Fields::new(block.data);
     let mut shared_len = |flag| {
         if update.flags & flag == 0 {
             Ok(0)

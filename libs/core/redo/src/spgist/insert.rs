@@ -23,7 +23,7 @@ pub(super) struct AddLeaf<'a> {
 
 impl<'a> AddLeaf<'a> {
     pub(super) fn read(record: &'a Record) -> Result<Self, Fault> {
-        let mut main = Fields::new(&record.main_data);
+        let mut main = Fields::new(record.main_data);
         let add = Self {
             new_page: main.u8()? != 0,
             nulls: main.u8()? != 0,
@@ -70,7 +70,7 @@ pub(super) struct MoveLeafs<'a> {
 
 impl<'a> MoveLeafs<'a> {
     pub(super) fn read(record: &'a Record) -> Result<Self, Fault> {
-        let mut main = Fields::new(&record.main_data);
+        let mut main = Fields::new(record.main_data);
         let moves = usize::from(main.u16()?);
         let new_page = main.u8()? != 0;
         let replaces_dead = main.u8()? != 0;
@@ -136,7 +136,7 @@ pub(super) struct AddNode<'a> {
 
 impl<'a> AddNode<'a> {
     pub(super) fn read(record: &'a Record) -> Result<Self, Fault> {
-        let mut main = Fields::new(&record.main_data);
+        let mut main = Fields::new(record.main_data);
         let (item, new_item) = (main.u16()?, main.u16()?);
         let (new_page, parent_block) = (main.u8()? != 0, main.u8()?);
         let (parent, node) = (main.u16()?, main.u16()?);
@@ -193,7 +193,7 @@ pub(super) struct SplitTuple<'a> {
 
 impl<'a> SplitTuple<'a> {
     pub(super) fn read(record: &'a Record) -> Result<Self, Fault> {
-        let mut main = Fields::new(&record.main_data);
+        let mut main = Fields::new(record.main_data);
         let split = Self {
             prefix_item: main.u16()?,
             postfix_item: main.u16()?,

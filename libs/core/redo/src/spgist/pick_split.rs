@@ -30,7 +30,7 @@ pub(super) struct PickSplit<'a> {
 
 impl<'a> PickSplit<'a> {
     pub(super) fn read(record: &'a Record) -> Result<Self, Fault> {
-        let mut main = Fields::new(&record.main_data);
+        let mut main = Fields::new(record.main_data);
         let is_root = main.u8()? != 0;
         main.skip(1)?; // padding
         let (deletes, inserts) = (usize::from(main.u16()?), usize::from(main.u16()?));

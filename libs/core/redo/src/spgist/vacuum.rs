@@ -15,7 +15,7 @@ use crate::page_item::{Page, pointer, set_pointer};
 /// Tuples of a leaf: some die in their place, some leave a placeholder, some move to the place of
 /// a dead head, and chains close over the gaps.
 pub(super) fn leaf(record: &Record, page: &mut Page) -> Result<(), Fault> {
-    let mut main = Fields::new(&record.main_data);
+    let mut main = Fields::new(record.main_data);
     let (dead, placeholders) = (usize::from(main.u16()?), usize::from(main.u16()?));
     let (moves, chains) = (usize::from(main.u16()?), usize::from(main.u16()?));
     Origin::take(&mut main)?;
@@ -46,7 +46,7 @@ pub(super) fn leaf(record: &Record, page: &mut Page) -> Result<(), Fault> {
 
 /// Tuples of a root that is a leaf: nothing leads to them.
 pub(super) fn root(record: &Record, page: &mut Page) -> Result<(), Fault> {
-    let mut main = Fields::new(&record.main_data);
+    let mut main = Fields::new(record.main_data);
     let count = usize::from(main.u16()?);
     main.skip(2)?; // padding
     Origin::take(&mut main)?;
@@ -61,7 +61,7 @@ pub(super) fn redirections(
     record: &Record,
     page: &mut Page,
 ) -> Result<(), Fault> {
-    let mut main = Fields::new(&record.main_data);
+    let mut main = Fields::new(record.main_data);
     let count = usize::from(main.u16()?);
     let first_placeholder = main.u16()?;
     main.skip(4)?; // the conflict horizon
