@@ -53,7 +53,8 @@ pub(crate) async fn write(
     slru::write(timeline, lsn, &mut out).await?;
     for xid in timeline.prepared(lsn).await? {
         let state = timeline.prepared_state(xid, lsn).await?;
-        out.file(&datadir::twophase_path(xid), state).await?;
+        let path = datadir::twophase_path(control.version(), xid, checkpoint.next_xid);
+        out.file(&path, state).await?;
     }
     // C7. `pg_control`, the last member, still makes the directory whole.
     for (path, content) in timeline.kept_files(lsn).await? {

@@ -26,7 +26,8 @@ pub(super) struct Files<'a> {
     /// By fork and segment.
     pub(super) forks: BTreeMap<(RelTag, u32), &'a Extent>,
     pub(super) slru: BTreeMap<(SlruKind, u32), &'a Extent>,
-    pub(super) prepared: BTreeMap<u32, &'a Extent>,
+    /// Prepared transactions, by path.
+    pub(super) prepared: BTreeMap<&'a str, &'a Extent>,
     /// Segments of WAL, by name.
     pub(super) wal: BTreeMap<&'a str, &'a Extent>,
 }
@@ -79,11 +80,8 @@ impl<'a> Files<'a> {
             self.slru.insert((kind, segment), extent);
         } else if let Some(database) = map_of(path) {
             self.maps.insert(database, extent);
-        } else if let Some(name) = path.strip_prefix("pg_twophase/") {
-            let xid = u32::from_str_radix(name, 16).ok();
-            let xid = xid.filter(|xid| datadir::twophase_path(*xid) == path);
-            let xid = xid.ok_or_else(|| ValuesError::Foreign(path.to_owned()))?;
-            self.prepared.insert(xid, extent);
+        } else if path.starts_with("pg_twophase/") {
+            self.prepared.insert(path, extent);
         } else if path == "global/pg_control" {
             self.control = Some(extent);
         } else if path.starts_with("pg_tblspc/") {

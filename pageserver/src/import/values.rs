@@ -149,11 +149,14 @@ pub(crate) fn plan(archive: &Archive) -> Result<Plan, ValuesError> {
     out.maps(&files, control.version())?;
     out.forks(&files)?;
     out.slru(&files)?;
-    for (xid, file) in &files.prepared {
-        out.directory.prepared.insert(*xid);
-        let key = Key::new(KeyKind::TwoPhase(u64::from(*xid)));
+    for (path, file) in &files.prepared {
+        let next_xid = control.checkpoint().next_xid;
+        let xid = pg::datadir::parse_twophase_path(control.version(), path, next_xid);
+        let xid = xid.ok_or_else(|| ValuesError::Foreign((*path).to_owned()))?;
+        out.directory.prepared.insert(xid);
+        let key = Key::new(KeyKind::TwoPhase(u64::from(xid)));
         // Held to its length; read when it is its turn.
-        Files::check_whole(&pg::datadir::twophase_path(*xid), file)?;
+        Files::check_whole(path, file)?;
         out.parts.push((key, Part::File(file.range.clone())));
     }
     let checkpoint = Bytes::copy_from_slice(&control.checkpoint().encode());

@@ -35,6 +35,7 @@ impl Ingest {
             XlogRecord::Noop
             | XlogRecord::Switch
             | XlogRecord::BackupEnd(_)
+            | XlogRecord::CheckPointRedo { .. }
             | XlogRecord::RestorePoint { .. }
             // What got lost was never whole: the decoder has not given it.
             | XlogRecord::OverwriteContrecord { .. }

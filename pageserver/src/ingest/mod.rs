@@ -178,6 +178,7 @@ impl Ingest {
             Payload::Database(database) => self.database(database, out)?,
             Payload::Origin(origin) => transactions::origin(origin, out),
             Payload::CommitTs(_) => return Err(Reason::CommitTimestamps),
+            Payload::Custom => return Err(Reason::NoRedo),
             Payload::Tablespace(
                 TablespaceRecord::Create { spc, .. } | TablespaceRecord::Drop { spc },
             ) => {

@@ -47,7 +47,7 @@ pub struct CheckPoint {
     pub prev_tli: u32,
     /// Whether full-page images are written.
     pub full_page_writes: bool,
-    /// `wal_level`; 17 on, 0 before.
+    /// `wal_level`; 17 on, and before padding that is zero.
     pub wal_level: u32,
     /// The next transaction, with its epoch.
     pub next_xid: u64,
@@ -165,10 +165,10 @@ impl ControlFile {
     }
 
     fn check_shape(&self) -> Result<(), ControlError> {
-        let control_version = if self.version == PgMajor::V18 {
-            1800
-        } else {
-            1300
+        let control_version = match self.version {
+            PgMajor::V14 | PgMajor::V15 | PgMajor::V16 => 1300,
+            PgMajor::V17 => 1700,
+            PgMajor::V18 => 1800,
         };
         for (field, at, expected) in [
             ("pg_control_version", 8, control_version),

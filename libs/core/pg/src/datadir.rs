@@ -20,7 +20,7 @@ pub const SLRU_SEGMENT_PAGES: u32 = 32;
 pub const FILENODE_MAP: &str = "pg_filenode.map";
 
 /// The directories that a server does not start or does not work without. `base/<db>` of each
-/// database comes on top.
+/// database comes on top; from 17 on servers make `pg_wal/summaries` where it is not there.
 pub const DIRECTORIES: [&str; 22] = [
     "base",
     "global",
@@ -111,10 +111,26 @@ pub fn parse_slru_path(path: &str) -> Option<(SlruKind, u32)> {
     (format!("{segment:04X}") == name).then_some((kind, segment))
 }
 
-/// The file in `pg_twophase` of a prepared transaction, in PostgreSQL 14 to 16.
+/// The file in `pg_twophase` of a prepared transaction. Its name has the epoch from 17 on, which
+/// the next transaction tells.
 #[must_use]
-pub fn twophase_path(xid: u32) -> String {
-    format!("pg_twophase/{xid:08X}")
+pub fn twophase_path(version: PgMajor, xid: u32, next_xid: u64) -> String {
+    if version < PgMajor::V17 {
+        return format!("pg_twophase/{xid:08X}");
+    }
+    let (epoch, next) = ((next_xid >> 32) as u32, next_xid as u32);
+    // Above the next one: from before the last wraparound.
+    let epoch = epoch.saturating_sub(u32::from(xid > next));
+    format!("pg_twophase/{epoch:08X}{xid:08X}")
+}
+
+/// The prepared transaction that a path below the data directory is the file of, where
+/// [`twophase_path`] gives it that path.
+#[must_use]
+pub fn parse_twophase_path(version: PgMajor, path: &str, next_xid: u64) -> Option<u32> {
+    let name = path.strip_prefix("pg_twophase/")?;
+    let xid = u32::from_str_radix(name.get(name.len().checked_sub(8)?..)?, 16).ok()?;
+    (twophase_path(version, xid, next_xid) == path).then_some(xid)
 }
 
 /// The name of the WAL segment that an LSN is in.
@@ -139,16 +155,18 @@ pub fn parse_wal_segment_name(name: &str, segment_bytes: u64) -> Option<(u32, Ls
 }
 
 const MAP_MAGIC: u32 = 0x0059_2717;
-const MAP_BYTES: usize = 512;
-const MAP_CRC_AT: usize = 504;
-const MAP_MAPPINGS: u32 = 62;
+
+/// The mappings that a map has room for, and the padding behind its checksum.
+const fn map_shape(version: PgMajor) -> (u32, usize) {
+    match version {
+        PgMajor::V14 | PgMajor::V15 => (62, 4),
+        PgMajor::V16 | PgMajor::V17 | PgMajor::V18 => (64, 0),
+    }
+}
 
 /// A relation map cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FilenodeMapError {
-    /// The form of this version is not known yet.
-    #[error("relation maps of PostgreSQL {0} are not supported yet")]
-    Version(PgMajor),
     /// It is too short or too long.
     #[error("relation map has {0} bytes")]
     Length(usize),
@@ -171,13 +189,12 @@ pub struct FilenodeMap {
 }
 
 impl FilenodeMap {
-    /// Checks a map of PostgreSQL 14 or 15.
+    /// Checks a map: of 512 bytes in 14 and 15, of 524 from 16 on.
     pub fn parse(version: PgMajor, bytes: Bytes) -> Result<Self, FilenodeMapError> {
-        if version > PgMajor::V15 {
-            return Err(FilenodeMapError::Version(version));
-        }
+        let (room, padding_bytes) = map_shape(version);
+        let crc_at = 8 + 8 * room as usize;
         let length = FilenodeMapError::Length(bytes.len());
-        if bytes.len() != MAP_BYTES {
+        if bytes.len() != crc_at + 4 + padding_bytes {
             return Err(length);
         }
         let mut cursor = Cursor::new(&bytes);
@@ -185,12 +202,12 @@ impl FilenodeMap {
         if magic != MAP_MAGIC {
             return Err(FilenodeMapError::Magic(magic));
         }
-        let (checked, rest) = bytes.split_at_checked(MAP_CRC_AT).ok_or(length)?;
+        let (checked, rest) = bytes.split_at_checked(crc_at).ok_or(length)?;
         if Cursor::new(rest).u32() != Some(crc32c::crc32c(checked)) {
             return Err(FilenodeMapError::Checksum);
         }
         let count = cursor.u32().ok_or(length)?;
-        if count > MAP_MAPPINGS {
+        if count > room {
             return Err(FilenodeMapError::Count(count));
         }
         let mappings: Option<Vec<_>> = (0..count)
@@ -283,7 +300,44 @@ mod tests {
         ] {
             assert_eq!(parse_slru_path(path), None, "{path}");
         }
-        assert_eq!(twophase_path(0x2E0), "pg_twophase/000002E0");
+    }
+
+    #[test]
+    fn the_file_of_a_prepared_transaction_has_its_epoch_since_17() {
+        for (version, xid, next, path) in [
+            (PgMajor::V14, 0x2E0, 0x3_0000_02E1, "pg_twophase/000002E0"),
+            (PgMajor::V16, 0x2E0, 0x2E1, "pg_twophase/000002E0"),
+            (PgMajor::V17, 0x2E0, 0x2E1, "pg_twophase/00000000000002E0"),
+            (
+                PgMajor::V18,
+                0x2E0,
+                0x3_0000_02E1,
+                "pg_twophase/00000003000002E0",
+            ),
+            (
+                PgMajor::V18,
+                0x2E2,
+                0x3_0000_02E1,
+                "pg_twophase/00000002000002E2",
+            ),
+        ] {
+            assert_eq!(twophase_path(version, xid, next), path);
+            assert_eq!(parse_twophase_path(version, path, next), Some(xid));
+        }
+        for path in [
+            "pg_twophase/000002E0",
+            "pg_twophase/00000000000002e0",
+            "pg_twophase/00000001000002E0",
+            "pg_twophase/2E0",
+            "pg_twophase/\u{e9}00002E0",
+            "pg_xact/00000000000002E0",
+        ] {
+            assert_eq!(
+                parse_twophase_path(PgMajor::V17, path, 0x2E1),
+                None,
+                "{path}"
+            );
+        }
     }
 
     #[test]
@@ -303,27 +357,39 @@ mod tests {
 
     #[test]
     fn a_relation_map_is_held_to_its_checksum() {
-        let mut map = vec![0; MAP_BYTES];
-        map[..4].copy_from_slice(&MAP_MAGIC.to_le_bytes());
-        map[4] = 1;
-        map[8..16].copy_from_slice(&[1, 2, 0, 0, 3, 4, 0, 0]);
-        let seal = |map: &mut Vec<u8>| {
-            let crc = crc32c::crc32c(&map[..MAP_CRC_AT]);
-            map[MAP_CRC_AT..MAP_CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
-        };
-        let parse = |map: &[u8]| FilenodeMap::parse(PgMajor::V15, Bytes::copy_from_slice(map));
-        assert_eq!(parse(&map), Err(FilenodeMapError::Checksum));
-        seal(&mut map);
-        assert_eq!(parse(&map).unwrap().mappings(), [(0x201, 0x403)]);
-        assert_eq!(parse(&map[..511]), Err(FilenodeMapError::Length(511)));
-        map[4] = 63;
-        seal(&mut map);
-        assert_eq!(parse(&map), Err(FilenodeMapError::Count(63)));
-        map[0] ^= 1;
-        assert_eq!(parse(&map), Err(FilenodeMapError::Magic(0x0059_2716)));
-        assert_eq!(
-            FilenodeMap::parse(PgMajor::V16, Bytes::new()),
-            Err(FilenodeMapError::Version(PgMajor::V16))
-        );
+        for (version, bytes, room) in [
+            (PgMajor::V14, 512, 62),
+            (PgMajor::V15, 512, 62),
+            (PgMajor::V16, 524, 64),
+            (PgMajor::V18, 524, 64),
+        ] {
+            let mut map = vec![0; bytes];
+            map[..4].copy_from_slice(&MAP_MAGIC.to_le_bytes());
+            map[4] = 1;
+            map[8..16].copy_from_slice(&[1, 2, 0, 0, 3, 4, 0, 0]);
+            let crc_at = 8 + 8 * room;
+            let seal = |map: &mut Vec<u8>| {
+                let crc = crc32c::crc32c(&map[..crc_at]);
+                map[crc_at..crc_at + 4].copy_from_slice(&crc.to_le_bytes());
+            };
+            let parse = |map: &[u8]| FilenodeMap::parse(version, Bytes::copy_from_slice(map));
+            assert_eq!(parse(&map), Err(FilenodeMapError::Checksum));
+            seal(&mut map);
+            assert_eq!(parse(&map).unwrap().mappings(), [(0x201, 0x403)]);
+            for length in [0, bytes - 1, 1036 - bytes] {
+                map.resize(length, 0);
+                assert_eq!(parse(&map), Err(FilenodeMapError::Length(length)));
+            }
+            let mut map = vec![0; bytes];
+            map[..4].copy_from_slice(&MAP_MAGIC.to_le_bytes());
+            map[4] = room as u8;
+            seal(&mut map);
+            assert_eq!(parse(&map).unwrap().mappings().len(), room);
+            map[4] += 1;
+            seal(&mut map);
+            assert_eq!(parse(&map), Err(FilenodeMapError::Count(room as u32 + 1)));
+            map[0] ^= 1;
+            assert_eq!(parse(&map), Err(FilenodeMapError::Magic(0x0059_2716)));
+        }
     }
 }

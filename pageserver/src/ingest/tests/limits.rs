@@ -145,13 +145,15 @@ fn progress_of_replication_is_kept_until_its_origin_is_dropped() {
 #[test]
 fn a_change_of_pages_that_nobody_can_redo_is_refused_and_what_brings_none_is_not() {
     let mut ingest = with(&[(HEAP, 1)]);
-    let unknown = block_record(0x60, rmgr::BRIN, 0, 0, &[0; 8]);
-    let error = ingest.clone().ingest(Lsn(0x100), Lsn(0x180), &unknown);
-    let error = error.unwrap_err().to_string();
-    assert!(
-        error.contains("BRIN rmgr 17") && error.contains("not supported yet"),
-        "{error}"
-    );
+    for (op, rmid, says) in [
+        (0x60, rmgr::BRIN, ["BRIN rmgr 17", "unknown opcode"]),
+        (0x00, 200, ["custom rmgr 200", "not supported yet"]),
+    ] {
+        let unknown = block_record(op, rmid, 0, 0, &[0; 8]);
+        let error = ingest.clone().ingest(Lsn(0x100), Lsn(0x180), &unknown);
+        let error = error.unwrap_err().to_string();
+        assert!(says.iter().all(|part| error.contains(part)), "{error}");
+    }
     let set = block_record(0x00, rmgr::SEQ, 0, 0x40, &[0; 12]);
     ingest.ingest(Lsn(0x100), Lsn(0x180), &set).unwrap();
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use ids::{Fork, Lsn, RelTag};
 
 use super::xact::RelFile;
+use crate::PgMajor;
 use crate::cursor::Cursor;
 use crate::wal::Malformed;
 
@@ -63,6 +64,32 @@ impl<'a> Fields<'a> {
         if value > i32::MAX as u32 {
             return Err(Malformed::Field {
                 what,
+                value: u64::from(value),
+            });
+        }
+        Ok(value)
+    }
+
+    /// The page of an SLRU: an `int` before 17, an `int64` since. None has more pages than either
+    /// can count.
+    pub(super) fn slru_page(
+        &mut self,
+        version: PgMajor,
+        what: &'static str,
+    ) -> Result<u32, Malformed> {
+        if version < PgMajor::V17 {
+            return self.count(what);
+        }
+        let value = self.u64(what)?;
+        u32::try_from(value).map_err(|_| Malformed::Field { what, value })
+    }
+
+    /// A `wal_level`: 0 minimal, 1 replica, 2 logical.
+    pub(super) fn wal_level(&mut self) -> Result<u32, Malformed> {
+        let value = self.u32("wal_level")?;
+        if value > 2 {
+            return Err(Malformed::Field {
+                what: "wal_level",
                 value: u64::from(value),
             });
         }

@@ -1,11 +1,12 @@
 //! What the payloads of those resource managers say whose records change more than the pages that
-//! they name: transactions, files, SLRUs, control state. PostgreSQL 15.
+//! they name: transactions, files, SLRUs, control state. PostgreSQL 14 to 18.
 //!
 //! Every parser refuses what it does not know: ingest that skips half a record loses data in
 //! silence.
 
 mod fields;
 mod origin;
+mod pages;
 mod slru;
 mod standby;
 mod storage;
@@ -22,7 +23,7 @@ pub use xact::{
 pub use xlog::{ParameterChange, XlogRecord};
 
 use crate::PgMajor;
-use crate::wal::{DecodeError, Malformed, Record, rmgr};
+use crate::wal::{DecodeError, Malformed, Record, op_name, rmgr};
 use fields::Fields;
 
 /// The length of a cache invalidation message, which nothing here reads.
@@ -55,8 +56,10 @@ pub enum Payload {
     Origin(OriginRecord),
     /// A message to logical decoding.
     LogicalMessage(LogicalMessage),
-    /// Nothing but changes of blocks: a matter of redo.
+    /// Nothing but changes of blocks, a matter of redo, or nothing that storage keeps.
     Pages,
+    /// Whatever a custom resource manager writes (15 on): nobody but its extension can read it.
+    Custom,
 }
 
 impl Payload {
@@ -72,9 +75,6 @@ impl Payload {
 }
 
 fn read(version: PgMajor, record: &Record) -> Result<Payload, Malformed> {
-    if version != PgMajor::V15 {
-        return Err(Malformed::Version(version));
-    }
     let unknown_bits = record.info & !(0xF0 | SPECIAL_REL_UPDATE | CHECK_CONSISTENCY);
     if unknown_bits != 0 {
         return Err(Malformed::Field {
@@ -82,32 +82,44 @@ fn read(version: PgMajor, record: &Record) -> Result<Payload, Malformed> {
             value: u64::from(record.info),
         });
     }
+    if record.rmid >= rmgr::CUSTOM_MIN && version >= PgMajor::V15 {
+        return Ok(Payload::Custom);
+    }
+    if record.rmid > rmgr::LOGICALMSG {
+        return Err(Malformed::UnknownRmgr);
+    }
+    op_name(version, record.rmid, record.info).ok_or(Malformed::UnknownOp)?;
     let fields = Fields::new(record.main_data);
     let payload = match record.rmid {
-        rmgr::HEAP2..=rmgr::BRIN | rmgr::GENERIC => return Ok(Payload::Pages),
-        rmgr::XLOG => return xlog::read(record, fields).map(Payload::Xlog),
-        rmgr::XACT => Payload::Xact(xact::read(record, fields)?),
+        rmgr::HEAP2..=rmgr::BRIN | rmgr::GENERIC => {
+            return pages::check(version, record, fields).map(|()| Payload::Pages);
+        }
+        rmgr::XLOG => return xlog::read(version, record, fields).map(Payload::Xlog),
+        rmgr::XACT => Payload::Xact(xact::read(version, record, fields)?),
         rmgr::SMGR => Payload::Storage(storage::read_storage(record, fields)?),
-        rmgr::CLOG => Payload::Clog(slru::read_clog(record, fields)?),
-        rmgr::DBASE => Payload::Database(storage::read_database(record, fields)?),
+        rmgr::CLOG => Payload::Clog(slru::read_clog(version, record, fields)?),
+        rmgr::DBASE => Payload::Database(storage::read_database(version, record, fields)?),
         rmgr::TBLSPC => Payload::Tablespace(storage::read_tablespace(record, fields)?),
-        rmgr::MULTIXACT => Payload::MultiXact(slru::read_multixact(record, fields)?),
+        rmgr::MULTIXACT => Payload::MultiXact(slru::read_multixact(version, record, fields)?),
         rmgr::RELMAP => Payload::Relmap(storage::read_relmap(version, record, fields)?),
         rmgr::STANDBY => Payload::Standby(standby::read(record, fields)?),
-        rmgr::COMMIT_TS => Payload::CommitTs(slru::read_commit_ts(record, fields)?),
+        rmgr::COMMIT_TS => Payload::CommitTs(slru::read_commit_ts(version, record, fields)?),
         rmgr::REPLORIGIN => Payload::Origin(origin::read(record, fields)?),
         rmgr::LOGICALMSG => Payload::LogicalMessage(standby::read_message(record, fields)?),
         _ => return Err(Malformed::UnknownRmgr),
     };
     // None of these registers a block; an image here would be dropped.
+    no_blocks(record).map(|()| payload)
+}
+
+fn no_blocks(record: &Record) -> Result<(), Malformed> {
     if record.blocks.is_empty() {
-        Ok(payload)
-    } else {
-        Err(Malformed::Field {
-            what: "number of blocks",
-            value: record.blocks.len() as u64,
-        })
+        return Ok(());
     }
+    Err(Malformed::Field {
+        what: "number of blocks",
+        value: record.blocks.len() as u64,
+    })
 }
 
 const SPECIAL_REL_UPDATE: u8 = 0x01;

@@ -1,6 +1,7 @@
 //! Transaction status, multixacts, commit timestamps (`clog.h`, `multixact.h`, `commit_ts.h`).
 
 use super::fields::Fields;
+use crate::PgMajor;
 use crate::wal::{Malformed, Record};
 
 /// What happened to transaction status, beside what transactions do to it.
@@ -105,11 +106,15 @@ pub enum MultiXactRecord {
     },
 }
 
-pub(super) fn read_clog(record: &Record, mut fields: Fields<'_>) -> Result<ClogRecord, Malformed> {
+pub(super) fn read_clog(
+    version: PgMajor,
+    record: &Record,
+    mut fields: Fields<'_>,
+) -> Result<ClogRecord, Malformed> {
     let read = match record.op() {
-        0x00 => ClogRecord::ZeroPage(fields.count("page")?),
+        0x00 => ClogRecord::ZeroPage(fields.slru_page(version, "page")?),
         0x10 => ClogRecord::Truncate {
-            page: fields.count("page")?,
+            page: fields.slru_page(version, "page")?,
             oldest_xid: fields.u32("oldest xid")?,
             oldest_xid_db: fields.u32("database of oldest xid")?,
         },
@@ -119,13 +124,14 @@ pub(super) fn read_clog(record: &Record, mut fields: Fields<'_>) -> Result<ClogR
 }
 
 pub(super) fn read_commit_ts(
+    version: PgMajor,
     record: &Record,
     mut fields: Fields<'_>,
 ) -> Result<CommitTsRecord, Malformed> {
     let read = match record.op() {
-        0x00 => CommitTsRecord::ZeroPage(fields.count("page")?),
+        0x00 => CommitTsRecord::ZeroPage(fields.slru_page(version, "page")?),
         0x10 => CommitTsRecord::Truncate {
-            page: fields.count("page")?,
+            page: fields.slru_page(version, "page")?,
             oldest_xid: fields.u32("oldest xid")?,
         },
         _ => return Err(Malformed::UnknownOp),
@@ -134,12 +140,13 @@ pub(super) fn read_commit_ts(
 }
 
 pub(super) fn read_multixact(
+    version: PgMajor,
     record: &Record,
     mut fields: Fields<'_>,
 ) -> Result<MultiXactRecord, Malformed> {
     let read = match record.op() {
-        0x00 => MultiXactRecord::ZeroOffsetsPage(fields.count("page")?),
-        0x10 => MultiXactRecord::ZeroMembersPage(fields.count("page")?),
+        0x00 => MultiXactRecord::ZeroOffsetsPage(fields.slru_page(version, "page")?),
+        0x10 => MultiXactRecord::ZeroMembersPage(fields.slru_page(version, "page")?),
         0x20 => read_create(&mut fields)?,
         0x30 => MultiXactRecord::Truncate {
             oldest_multi_db: fields.u32("database of oldest multixact")?,

@@ -41,7 +41,7 @@ pub enum StorageRecord {
 /// What happened to a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DatabaseRecord {
-    /// It was made as a copy of the files of another.
+    /// It was made as a copy of the files of another: in 14 always.
     CreateFileCopy {
         /// The database.
         db: u32,
@@ -52,7 +52,7 @@ pub enum DatabaseRecord {
         /// Its tablespace.
         from_spc: u32,
     },
-    /// It was made empty; its content follows in the log.
+    /// It was made empty; its content follows in the log. 15 on.
     CreateWalLog {
         /// The database.
         db: u32,
@@ -127,11 +127,18 @@ pub(super) fn read_storage(
 }
 
 pub(super) fn read_database(
+    version: PgMajor,
     record: &Record,
     mut fields: Fields<'_>,
 ) -> Result<DatabaseRecord, Malformed> {
     let db = fields.u32("database")?;
-    let read = match record.op() {
+    let op = match record.op() {
+        // 14 only copies files, and 15 put its new way of making databases in between.
+        0x10 if version < PgMajor::V15 => 0x20,
+        0x20 if version < PgMajor::V15 => return Err(Malformed::UnknownOp),
+        op => op,
+    };
+    let read = match op {
         0x00 => DatabaseRecord::CreateFileCopy {
             db,
             spc: fields.u32("tablespace")?,

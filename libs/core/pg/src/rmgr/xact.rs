@@ -5,6 +5,7 @@ use ids::{Fork, Lsn, RelTag};
 
 use super::INVALIDATION_BYTES;
 use super::fields::Fields;
+use crate::PgMajor;
 use crate::wal::{Malformed, Record};
 
 /// Bits of [`Finish::xinfo`].
@@ -25,7 +26,7 @@ pub mod xinfo_bits {
     pub const EXCLUSIVE_LOCKS: u32 = 1 << 6;
     /// The name of the prepared transaction is there.
     pub const GID: u32 = 1 << 7;
-    /// Statistics are dropped.
+    /// Statistics are dropped. 15 on.
     pub const DROPPED_STATS: u32 = 1 << 8;
     /// `synchronous_commit = remote_apply`.
     pub const APPLY_FEEDBACK: u32 = 1 << 29;
@@ -42,7 +43,6 @@ const GID_BYTES: usize = 200;
 const TWOPHASE_MAGIC: u32 = 0x57F9_4534;
 const TWOPHASE_LAST_RM: u8 = 4;
 const CRC_BYTES: usize = 4;
-const STATS_BYTES: usize = 12;
 const REL_FILE_BYTES: usize = 12;
 
 /// A relation, whose forks are all meant.
@@ -69,15 +69,15 @@ impl RelFile {
     }
 }
 
-/// A statistics entry that goes with the transaction.
+/// A statistics entry that goes with the transaction. 15 on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DroppedStats {
     /// What kind of object it counts.
     pub kind: u32,
     /// The database.
     pub db: u32,
-    /// The object.
-    pub object: u32,
+    /// The object; above 32 bits from 18 on.
+    pub object: u64,
 }
 
 /// Where a replicated transaction came from.
@@ -184,17 +184,21 @@ pub enum XactRecord {
     Invalidations,
 }
 
-pub(super) fn read(record: &Record, mut fields: Fields<'_>) -> Result<XactRecord, Malformed> {
+pub(super) fn read(
+    version: PgMajor,
+    record: &Record,
+    mut fields: Fields<'_>,
+) -> Result<XactRecord, Malformed> {
     let op = record.op() & !HAS_INFO;
     if !matches!(op, 0x00 | 0x20 | 0x30 | 0x40) && record.info & HAS_INFO != 0 {
         return Err(Malformed::UnknownOp);
     }
     match op {
-        0x00 => read_finish(record, fields, Outcome::Commit, false),
-        0x30 => read_finish(record, fields, Outcome::Commit, true),
-        0x20 => read_finish(record, fields, Outcome::Abort, false),
-        0x40 => read_finish(record, fields, Outcome::Abort, true),
-        0x10 => read_prepare(record, fields),
+        0x00 => read_finish(version, record, fields, Outcome::Commit, false),
+        0x30 => read_finish(version, record, fields, Outcome::Commit, true),
+        0x20 => read_finish(version, record, fields, Outcome::Abort, false),
+        0x40 => read_finish(version, record, fields, Outcome::Abort, true),
+        0x10 => read_prepare(version, record, fields),
         0x50 => {
             let top = fields.u32("top-level xid")?;
             let count = fields.count("number of subxacts")?;
@@ -212,6 +216,7 @@ pub(super) fn read(record: &Record, mut fields: Fields<'_>) -> Result<XactRecord
 }
 
 fn read_finish(
+    version: PgMajor,
     record: &Record,
     mut fields: Fields<'_>,
     outcome: Outcome,
@@ -223,7 +228,7 @@ fn read_finish(
     } else {
         0
     };
-    check_xinfo(xinfo, outcome, was_prepared)?;
+    check_xinfo(version, xinfo, outcome, was_prepared)?;
     let has = |bit| xinfo & bit != 0;
     let mut finish = Finish {
         outcome,
@@ -251,7 +256,7 @@ fn read_finish(
     }
     if has(xinfo_bits::DROPPED_STATS) {
         let count = fields.count("number of dropped stats")?;
-        finish.dropped_stats = read_stats(&mut fields, count)?;
+        finish.dropped_stats = read_stats(version, &mut fields, count)?;
     }
     if has(xinfo_bits::INVALIDATIONS) {
         skip_invalidations(&mut fields)?;
@@ -273,15 +278,21 @@ fn read_finish(
 }
 
 /// Bits that nobody knows, or that do not go with the opcode.
-fn check_xinfo(xinfo: u32, outcome: Outcome, was_prepared: bool) -> Result<(), Malformed> {
+fn check_xinfo(
+    version: PgMajor,
+    xinfo: u32,
+    outcome: Outcome,
+    was_prepared: bool,
+) -> Result<(), Malformed> {
+    let known = if version < PgMajor::V15 {
+        xinfo_bits::KNOWN & !xinfo_bits::DROPPED_STATS
+    } else {
+        xinfo_bits::KNOWN
+    };
     let aborted_invalidations = outcome == Outcome::Abort && xinfo & xinfo_bits::INVALIDATIONS != 0;
     let twophase = xinfo & xinfo_bits::TWOPHASE != 0;
     let nameless = xinfo & xinfo_bits::GID != 0 && !twophase;
-    if xinfo & !xinfo_bits::KNOWN != 0
-        || aborted_invalidations
-        || twophase != was_prepared
-        || nameless
-    {
+    if xinfo & !known != 0 || aborted_invalidations || twophase != was_prepared || nameless {
         return Err(Malformed::Field {
             what: "xinfo",
             value: u64::from(xinfo),
@@ -296,13 +307,26 @@ fn read_rel_files(fields: &mut Fields<'_>, count: u32) -> Result<Vec<RelFile>, M
     })
 }
 
-fn read_stats(fields: &mut Fields<'_>, count: u32) -> Result<Vec<DroppedStats>, Malformed> {
-    fields.array(count, STATS_BYTES, "dropped stats", |fields| {
-        Ok(DroppedStats {
-            kind: fields.u32("kind of stats")?,
-            db: fields.u32("database of stats")?,
-            object: fields.u32("object of stats")?,
-        })
+fn read_stats(
+    version: PgMajor,
+    fields: &mut Fields<'_>,
+    count: u32,
+) -> Result<Vec<DroppedStats>, Malformed> {
+    let wide = version >= PgMajor::V18;
+    let bytes = if wide { 16 } else { 12 };
+    fields.array(count, bytes, "dropped stats", |fields| {
+        let (kind, db) = (
+            fields.u32("kind of stats")?,
+            fields.u32("database of stats")?,
+        );
+        let low = fields.u32("object of stats")?;
+        let high = if wide {
+            fields.u32("object of stats")?
+        } else {
+            0
+        };
+        let object = u64::from(high) << 32 | u64::from(low);
+        Ok(DroppedStats { kind, db, object })
     })
 }
 
@@ -315,7 +339,11 @@ fn skip_invalidations(fields: &mut Fields<'_>) -> Result<(), Malformed> {
         .map(|_| ())
 }
 
-fn read_prepare(record: &Record, mut fields: Fields<'_>) -> Result<XactRecord, Malformed> {
+fn read_prepare(
+    version: PgMajor,
+    record: &Record,
+    mut fields: Fields<'_>,
+) -> Result<XactRecord, Malformed> {
     let wrong = |what, value: u32| {
         Err(Malformed::Field {
             what,
@@ -336,8 +364,11 @@ fn read_prepare(record: &Record, mut fields: Fields<'_>) -> Result<XactRecord, M
     let subxact_count = fields.count("number of subxacts")?;
     let commit_drop_count = fields.count("number of relations dropped on commit")?;
     let abort_drop_count = fields.count("number of relations dropped on abort")?;
-    let commit_stats_count = fields.count("number of stats dropped on commit")?;
-    let abort_stats_count = fields.count("number of stats dropped on abort")?;
+    let (mut commit_stats_count, mut abort_stats_count) = (0, 0);
+    if version >= PgMajor::V15 {
+        commit_stats_count = fields.count("number of stats dropped on commit")?;
+        abort_stats_count = fields.count("number of stats dropped on abort")?;
+    }
     let invalidation_count = fields.count("number of invalidations")?;
     let _init_file = fields.bool("init file invalidation")?;
     fields.skip(1, "padding")?;
@@ -353,9 +384,9 @@ fn read_prepare(record: &Record, mut fields: Fields<'_>) -> Result<XactRecord, M
     fields.align8("relations dropped on commit")?;
     let abort_drops = read_rel_files(&mut fields, abort_drop_count)?;
     fields.align8("relations dropped on abort")?;
-    let commit_stats = read_stats(&mut fields, commit_stats_count)?;
+    let commit_stats = read_stats(version, &mut fields, commit_stats_count)?;
     fields.align8("stats dropped on commit")?;
-    let abort_stats = read_stats(&mut fields, abort_stats_count)?;
+    let abort_stats = read_stats(version, &mut fields, abort_stats_count)?;
     fields.align8("stats dropped on abort")?;
     for _ in 0..invalidation_count {
         fields.skip(INVALIDATION_BYTES, "invalidations")?;
@@ -413,3 +444,6 @@ fn skip_state_records(fields: &mut Fields<'_>) -> Result<(), Malformed> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,9 +4,12 @@ use bytes::Bytes;
 use ids::Lsn;
 
 use super::fields::Fields;
+use crate::PgMajor;
 use crate::control::{CHECKPOINT_BYTES, CheckPoint};
 use crate::wal::{Malformed, Record};
 
+const FPI_FOR_HINT: u8 = 0xA0;
+const FPI: u8 = 0xB0;
 const RESTORE_POINT_NAME_BYTES: usize = 64;
 
 /// Settings that a standby must know.
@@ -67,8 +70,10 @@ pub enum XlogRecord {
         tli: u32,
         /// The one before.
         prev_tli: u32,
+        /// `wal_level`; 17 on, 0 before.
+        wal_level: u32,
     },
-    /// Nothing but images of blocks.
+    /// Nothing but images of blocks. Those of a hint lack where full-page images are not written.
     Images,
     /// The record at this LSN was never finished.
     OverwriteContrecord {
@@ -77,18 +82,23 @@ pub enum XlogRecord {
         /// When it was given up, in microseconds since 2000.
         time: i64,
     },
+    /// An online checkpoint begins: its redo begins here. 17 on.
+    CheckPointRedo {
+        /// `wal_level`.
+        wal_level: u32,
+    },
 }
 
-pub(super) fn read(record: &Record, mut fields: Fields<'_>) -> Result<XlogRecord, Malformed> {
-    let is_images = matches!(record.op(), 0xA0 | 0xB0);
-    // Images without a block, or a block that no reader would look at.
-    let blocks_fit = is_images != record.blocks.is_empty();
-    let images_only = record.blocks.iter().all(|block| block.image.is_some());
+pub(super) fn read(
+    version: PgMajor,
+    record: &Record,
+    mut fields: Fields<'_>,
+) -> Result<XlogRecord, Malformed> {
+    check_blocks(record)?;
     let read = match record.op() {
         0x00 | 0x10 => XlogRecord::CheckPoint {
             shutdown: record.op() == 0x00,
-            checkpoint: CheckPoint::decode(fields.slice(CHECKPOINT_BYTES, "checkpoint")?)
-                .ok_or(Malformed::Truncated("checkpoint"))?,
+            checkpoint: read_checkpoint(version, &mut fields)?,
         },
         0x20 => XlogRecord::Noop,
         0x30 => XlogRecord::NextOid(fields.u32("next OID")?),
@@ -97,26 +107,67 @@ pub(super) fn read(record: &Record, mut fields: Fields<'_>) -> Result<XlogRecord
         0x60 => XlogRecord::ParameterChange(read_parameters(&mut fields)?),
         0x70 => read_restore_point(&mut fields)?,
         0x80 => XlogRecord::FullPageWrites(fields.bool("full_page_writes")?),
-        0x90 => XlogRecord::EndOfRecovery {
-            time: fields.i64("time")?,
-            tli: fields.u32("timeline")?,
-            prev_tli: fields.u32("previous timeline")?,
-        },
-        0xA0 | 0xB0 => XlogRecord::Images,
+        0x90 => read_end_of_recovery(version, &mut fields)?,
+        FPI_FOR_HINT | FPI => XlogRecord::Images,
         0xD0 => XlogRecord::OverwriteContrecord {
             lsn: fields.lsn("overwritten LSN")?,
             time: fields.i64("time")?,
         },
+        0xE0 => XlogRecord::CheckPointRedo {
+            wal_level: fields.wal_level()?,
+        },
         _ => return Err(Malformed::UnknownOp),
     };
-    fields.finish("payload")?;
-    if !blocks_fit || !images_only {
+    fields.finish("payload").map(|()| read)
+}
+
+/// Images without a block, an image that is not there, or a block that no reader would look at.
+fn check_blocks(record: &Record) -> Result<(), Malformed> {
+    let is_images = matches!(record.op(), FPI_FOR_HINT | FPI);
+    let whole = record.blocks.iter().all(|block| block.image.is_some());
+    if is_images == record.blocks.is_empty() || !whole && record.op() != FPI_FOR_HINT {
         return Err(Malformed::Field {
             what: "number of blocks",
             value: record.blocks.len() as u64,
         });
     }
-    Ok(read)
+    Ok(())
+}
+
+fn read_checkpoint(version: PgMajor, fields: &mut Fields<'_>) -> Result<CheckPoint, Malformed> {
+    const WHAT: &str = "checkpoint";
+    let bytes = fields.slice(CHECKPOINT_BYTES, WHAT)?;
+    let mut checkpoint = CheckPoint::decode(bytes).ok_or(Malformed::Truncated(WHAT))?;
+    // `decode` takes any value for these two.
+    let mut again = Fields::new(bytes);
+    again.skip(16, WHAT)?;
+    let _full_page_writes = again.bool("full_page_writes")?;
+    again.skip(3, WHAT)?;
+    if version < PgMajor::V17 {
+        checkpoint.wal_level = 0;
+    } else {
+        let _wal_level = again.wal_level()?;
+    }
+    Ok(checkpoint)
+}
+
+fn read_end_of_recovery(
+    version: PgMajor,
+    fields: &mut Fields<'_>,
+) -> Result<XlogRecord, Malformed> {
+    let time = fields.i64("time")?;
+    let (tli, prev_tli) = (fields.u32("timeline")?, fields.u32("previous timeline")?);
+    let mut wal_level = 0;
+    if version >= PgMajor::V17 {
+        wal_level = fields.wal_level()?;
+        fields.skip(4, "padding")?;
+    }
+    Ok(XlogRecord::EndOfRecovery {
+        time,
+        tli,
+        prev_tli,
+        wal_level,
+    })
 }
 
 fn read_parameters(fields: &mut Fields<'_>) -> Result<ParameterChange, Malformed> {
@@ -126,17 +177,11 @@ fn read_parameters(fields: &mut Fields<'_>) -> Result<ParameterChange, Malformed
         max_wal_senders: fields.count("max_wal_senders")?,
         max_prepared_xacts: fields.count("max_prepared_transactions")?,
         max_locks_per_xact: fields.count("max_locks_per_transaction")?,
-        wal_level: fields.count("wal_level")?,
+        wal_level: fields.wal_level()?,
         wal_log_hints: fields.bool("wal_log_hints")?,
         track_commit_timestamp: fields.bool("track_commit_timestamp")?,
     };
     fields.skip(2, "padding")?;
-    if change.wal_level > 2 {
-        return Err(Malformed::Field {
-            what: "wal_level",
-            value: u64::from(change.wal_level),
-        });
-    }
     Ok(change)
 }
 

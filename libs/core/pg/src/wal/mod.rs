@@ -4,6 +4,7 @@
 mod frame;
 mod image;
 mod input;
+mod op;
 pub mod page_header;
 mod pglz;
 mod record;
@@ -12,6 +13,7 @@ mod write;
 
 pub use frame::{Decoder, FrameError, Framed, record_crc};
 pub use image::{Compression, Image, ImageError};
+pub use op::op_name;
 pub use page_header::WalShape;
 pub use pglz::{PglzError, decompress as pglz_decompress};
 pub use record::{

@@ -246,9 +246,6 @@ pub enum Malformed {
         /// Its length.
         hole_length: u16,
     },
-    /// The payloads of this version are not read yet.
-    #[error("payloads of PostgreSQL {0} are not supported yet")]
-    Version(PgMajor),
     /// The relation map in it cannot be used.
     #[error(transparent)]
     FilenodeMap(FilenodeMapError),
@@ -294,7 +291,8 @@ pub fn decode(
             actual: bytes.len(),
         }));
     }
-    if header.rmid > rmgr::LOGICALMSG && (header.rmid < 128 || version < PgMajor::V15) {
+    if header.rmid > rmgr::LOGICALMSG && (header.rmid < rmgr::CUSTOM_MIN || version < PgMajor::V15)
+    {
         return Err(fail(Malformed::UnknownRmgr));
     }
     let mut record = Record {

@@ -45,6 +45,11 @@ pub const GENERIC: u8 = 20;
 /// Logical messages.
 pub const LOGICALMSG: u8 = 21;
 
+/// The first of those that extensions bring along (15 on): custom ones.
+pub const CUSTOM_MIN: u8 = 128;
+/// Neon's heap records with command ids: a custom one that PostgreSQL patched by Neon writes.
+pub const NEON: u8 = 134;
+
 const NAMES: [&str; 22] = [
     "XLOG",
     "Transaction",
@@ -70,12 +75,13 @@ const NAMES: [&str; 22] = [
     "LogicalMessage",
 ];
 
-/// The name that `pg_waldump` gives to a resource manager.
+/// The name that `pg_waldump` gives to a resource manager; of custom ones it knows the numbers.
 #[must_use]
 pub fn name(rmid: u8) -> &'static str {
     match NAMES.get(usize::from(rmid)) {
         Some(name) => name,
-        None if rmid >= 128 => "custom",
+        None if rmid == NEON => "neon",
+        None if rmid >= CUSTOM_MIN => "custom",
         None => "unknown",
     }
 }

@@ -5,6 +5,7 @@ use ids::Lsn;
 use super::frame::record_crc;
 use super::page_header::{FIRST_IS_CONTRECORD, WAL_PAGE_BYTES, WalShape};
 use super::record::{RECORD_HEADER_BYTES, RecordHeader};
+use crate::PgMajor;
 use crate::control::CheckPoint;
 
 /// The bytes of a record without blocks.
@@ -100,6 +101,11 @@ pub fn shutdown_checkpoint(
         tli: shape.tli,
         prev_tli: shape.tli,
         oldest_active_xid: 0,
+        wal_level: if shape.version < PgMajor::V17 {
+            0
+        } else {
+            checkpoint.wal_level
+        },
         ..*checkpoint
     };
     let record = encode_record(prev, 0, super::rmgr::XLOG, 0, &checkpoint.encode());
@@ -141,7 +147,6 @@ pub fn segment_prefix(shape: &WalShape, until: Lsn) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::PgMajor;
     use crate::wal::{Decoder, FrameError, decode};
 
     const SHAPE: WalShape = WalShape {

@@ -1,5 +1,7 @@
-//! Writes a payload as `pg_waldump` of PostgreSQL 15 does, cache invalidations left out.
+//! Writes a payload as `pg_waldump` of its version does, cache invalidations left out.
 
+use ids::RelTag;
+use pg::PgMajor;
 use pg::datadir::relation_path;
 use pg::rmgr::{
     ClogRecord, CommitTsRecord, DatabaseRecord, DroppedStats, Finish, MultiXactRecord,
@@ -7,6 +9,8 @@ use pg::rmgr::{
     TablespaceRecord, XactRecord, XlogRecord, xinfo_bits,
 };
 use pg::wal::Record;
+
+const WAL_LEVELS: [&str; 3] = ["minimal", "replica", "logical"];
 
 /// The description in a line of `pg_waldump`.
 pub(super) fn expected(line: &str) -> String {
@@ -20,18 +24,18 @@ pub(super) fn expected(line: &str) -> String {
 }
 
 /// The description of what was read; `None` where all is in the blocks.
-pub(super) fn of(record: &Record, payload: &Payload) -> Option<String> {
+pub(super) fn of(version: PgMajor, record: &Record, payload: &Payload) -> Option<String> {
     Some(match payload {
-        Payload::Pages => return None,
-        Payload::Xlog(read) => xlog(record, read),
-        Payload::Xact(XactRecord::Finish(read)) => finish(record, read),
-        Payload::Xact(XactRecord::Prepare(read)) => prepare(read),
+        Payload::Pages | Payload::Custom => return None,
+        Payload::Xlog(read) => xlog(version, record, read),
+        Payload::Xact(XactRecord::Finish(read)) => finish(version, record, read),
+        Payload::Xact(XactRecord::Prepare(read)) => prepare(version, read),
         Payload::Xact(XactRecord::Assignment { top, subxacts }) => {
             format!("ASSIGNMENT xtop {top}: subxacts:{}", numbers(subxacts))
         }
         Payload::Xact(XactRecord::Invalidations) => "INVALIDATION".to_owned(),
         Payload::Storage(StorageRecord::Create(rel)) => {
-            format!("CREATE {}", relation_path(*rel, 0).unwrap())
+            format!("CREATE {}", path(version, *rel))
         }
         Payload::Storage(StorageRecord::Truncate {
             file,
@@ -39,11 +43,11 @@ pub(super) fn of(record: &Record, payload: &Payload) -> Option<String> {
             flags,
         }) => format!(
             "TRUNCATE{} to {blocks} blocks flags {flags}",
-            paths(&[*file])
+            paths(version, &[*file])
         ),
-        Payload::Clog(ClogRecord::ZeroPage(page))
-        | Payload::CommitTs(CommitTsRecord::ZeroPage(page)) => format!("ZEROPAGE {page}"),
-        Payload::Database(read) => database(read),
+        Payload::Clog(ClogRecord::ZeroPage(page)) => format!("ZEROPAGE page {page}"),
+        Payload::CommitTs(CommitTsRecord::ZeroPage(page)) => format!("ZEROPAGE {page}"),
+        Payload::Database(read) => database(version, read),
         Payload::Tablespace(TablespaceRecord::Create { spc, path }) => {
             format!("CREATE {spc} \"{}\"", String::from_utf8_lossy(path))
         }
@@ -78,10 +82,20 @@ fn numbers(numbers: &[u32]) -> String {
     numbers.iter().map(|number| format!(" {number}")).collect()
 }
 
-fn paths(files: &[RelFile]) -> String {
+/// The path of a fork, in tablespaces too.
+fn path(version: PgMajor, rel: RelTag) -> String {
+    relation_path(rel, 0).unwrap_or_else(|| {
+        let (major, catalog) = (version.number(), version.catalog_version());
+        let RelTag { spc, db, rel, fork } = rel;
+        let suffix = fork.suffix();
+        format!("pg_tblspc/{spc}/PG_{major}_{catalog}/{db}/{rel}{suffix}")
+    })
+}
+
+fn paths(version: PgMajor, files: &[RelFile]) -> String {
     files
         .iter()
-        .map(|file| relation_path(file.fork(ids::Fork::Main), 0).unwrap())
+        .map(|file| path(version, file.fork(ids::Fork::Main)))
         .map(|path| format!(" {path}"))
         .collect()
 }
@@ -127,7 +141,7 @@ fn time(micros: i64) -> String {
     )
 }
 
-fn finish(record: &Record, read: &Finish) -> String {
+fn finish(version: PgMajor, record: &Record, read: &Finish) -> String {
     let op = match read.outcome {
         Outcome::Commit => "COMMIT",
         Outcome::Abort => "ABORT",
@@ -153,33 +167,40 @@ fn finish(record: &Record, read: &Finish) -> String {
     format!(
         "{op}{prepared} {}{}{}{}{sync}{origin}",
         time(read.time),
-        part("rels", &paths(&read.dropped)),
+        part("rels", &paths(version, &read.dropped)),
         part("subxacts", &numbers(&read.subxacts)),
         part("dropped stats", &stats(&read.dropped_stats)),
     )
 }
 
-fn prepare(read: &Prepare) -> String {
+fn prepare(version: PgMajor, read: &Prepare) -> String {
     format!(
         "PREPARE gid {}: {}{}{}{}{}{}",
         String::from_utf8_lossy(&read.gid),
         time(read.time),
-        part("rels(commit)", &paths(&read.commit_drops)),
-        part("rels(abort)", &paths(&read.abort_drops)),
+        part("rels(commit)", &paths(version, &read.commit_drops)),
+        part("rels(abort)", &paths(version, &read.abort_drops)),
         part("commit dropped stats", &stats(&read.commit_stats)),
         part("abort dropped stats", &stats(&read.abort_stats)),
         part("subxacts", &numbers(&read.subxacts)),
     )
 }
 
-fn database(read: &DatabaseRecord) -> String {
+fn database(version: PgMajor, read: &DatabaseRecord) -> String {
     match read {
         DatabaseRecord::CreateFileCopy {
             db,
             spc,
             from_db,
             from_spc,
-        } => format!("CREATE_FILE_COPY copy dir {from_spc}/{from_db} to {spc}/{db}"),
+        } => {
+            let op = if version < PgMajor::V15 {
+                "CREATE"
+            } else {
+                "CREATE_FILE_COPY"
+            };
+            format!("{op} copy dir {from_spc}/{from_db} to {spc}/{db}")
+        }
         DatabaseRecord::CreateWalLog { db, spc } => {
             format!("CREATE_WAL_LOG create dir {spc}/{db}")
         }
@@ -240,14 +261,14 @@ fn standby(read: &StandbyRecord) -> String {
     }
 }
 
-fn xlog(record: &Record, read: &XlogRecord) -> String {
+fn xlog(version: PgMajor, record: &Record, read: &XlogRecord) -> String {
     let on = |on| if on { "on" } else { "off" };
     match read {
         XlogRecord::CheckPoint {
             shutdown,
             checkpoint: c,
         } => format!(
-            "CHECKPOINT_{} redo {}; tli {}; prev tli {}; fpw {}; xid {}:{}; oid {}; multi {}; \
+            "CHECKPOINT_{} redo {}; tli {}; prev tli {}; fpw {};{} xid {}:{}; oid {}; multi {}; \
              offset {}; oldest xid {} in DB {}; oldest multi {} in DB {}; oldest/newest commit \
              timestamp xid: {}/{}; oldest running xid {}; {}",
             if *shutdown { "SHUTDOWN" } else { "ONLINE" },
@@ -255,6 +276,11 @@ fn xlog(record: &Record, read: &XlogRecord) -> String {
             c.tli,
             c.prev_tli,
             c.full_page_writes,
+            if version < PgMajor::V17 {
+                String::new()
+            } else {
+                format!(" wal_level {};", WAL_LEVELS[c.wal_level as usize])
+            },
             c.next_xid >> 32,
             c.next_xid & 0xFFFF_FFFF,
             c.next_oid,
@@ -280,7 +306,7 @@ fn xlog(record: &Record, read: &XlogRecord) -> String {
             change.max_wal_senders,
             change.max_prepared_xacts,
             change.max_locks_per_xact,
-            ["minimal", "replica", "logical"][change.wal_level as usize],
+            WAL_LEVELS[change.wal_level as usize],
             on(change.wal_log_hints),
             on(change.track_commit_timestamp),
         ),
@@ -290,8 +316,14 @@ fn xlog(record: &Record, read: &XlogRecord) -> String {
         XlogRecord::FullPageWrites(value) => format!("FPW_CHANGE {value}"),
         XlogRecord::Images if record.op() == 0xA0 => "FPI_FOR_HINT".to_owned(),
         XlogRecord::Images => "FPI".to_owned(),
+        XlogRecord::BackupEnd(lsn) => format!("BACKUP_END {lsn}"),
+        XlogRecord::CheckPointRedo { wal_level } => {
+            format!(
+                "CHECKPOINT_REDO wal_level {}",
+                WAL_LEVELS[*wal_level as usize]
+            )
+        }
         XlogRecord::Noop
-        | XlogRecord::BackupEnd(_)
         | XlogRecord::EndOfRecovery { .. }
         | XlogRecord::OverwriteContrecord { .. } => format!("not in the workload: {read:?}"),
     }

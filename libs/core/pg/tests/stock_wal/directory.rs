@@ -1,4 +1,4 @@
-//! The data directory that a stock PostgreSQL 15 made, held to what `datadir` says of one.
+//! The data directory that a stock server made, held to what `datadir` says of one.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,15 +11,16 @@ use pg::datadir::{
 };
 
 /// Checks every directory and every file but those that have no form of name in common.
-pub(super) fn check(data: &Path) {
+pub(super) fn check(data: &Path, version: PgMajor) {
     let (mut directories, mut files) = (BTreeSet::new(), BTreeSet::new());
     walk(data, data, &mut directories, &mut files);
     let database = |path: &str| {
         path.strip_prefix("base/")
             .is_some_and(|db| db.parse::<u32>().is_ok())
     };
-    // The server makes the one for temporary files when it first spills.
-    directories.retain(|path| !database(path) && path != "base/pgsql_tmp");
+    // The server makes them itself: that for temporary files when it first spills.
+    let made = ["base/pgsql_tmp", "pg_wal/summaries"];
+    directories.retain(|path| !database(path) && !made.contains(&path.as_str()));
     assert_eq!(directories, DIRECTORIES.map(str::to_owned).into());
 
     let (mut relations, mut slrus, mut maps) = (0, 0, 0);
@@ -27,7 +28,7 @@ pub(super) fn check(data: &Path) {
         let name = path.rsplit('/').next().unwrap();
         if name == FILENODE_MAP {
             let bytes = Bytes::from(std::fs::read(data.join(path)).unwrap());
-            let map = FilenodeMap::parse(PgMajor::V15, bytes).unwrap();
+            let map = FilenodeMap::parse(version, bytes).unwrap();
             // pg_class maps itself, and nothing shared does; VACUUM FULL gave it a new file.
             let has_class = map.mappings().iter().any(|(oid, _)| *oid == 1259);
             assert_eq!(has_class, path.starts_with("base/"), "{path}");
