@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use ids::Lsn;
 use pg::PgMajor;
 use pg::wal::DecodeError;
-use redo::RedoError;
+use redo::{RedoError, Settings};
 
 use crate::value::{Value, XidStatus};
 
@@ -96,7 +96,12 @@ fn redo_record(
         .map_err(|_| RebuildError::OutsidePage(end))?;
     let record = pg::wal::decode(version, start, end, record)
         .map_err(|source| RebuildError::Decode { lsn: end, source })?;
-    redo::apply(version, &record, usize::from(block), page)
+    // A cluster with checksums is refused at import.
+    let settings = Settings {
+        version,
+        logs_hints: false,
+    };
+    redo::apply(settings, &record, usize::from(block), page)
         .map_err(|source| RebuildError::Redo { lsn: end, source })
 }
 

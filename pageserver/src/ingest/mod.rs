@@ -147,7 +147,11 @@ impl Ingest {
         ) {
             return Ok(());
         }
-        let tried = redo::apply(self.version, record, index, &mut pg::page::zeroed());
+        let settings = redo::Settings {
+            version: self.version,
+            logs_hints: false,
+        };
+        let tried = redo::apply(settings, record, index, &mut pg::page::zeroed());
         match tried.map_err(|error| error.fault) {
             Err(Fault::Unsupported) => Err(Reason::NoRedo),
             _ => Ok(()),

@@ -9,6 +9,9 @@ pub enum Fault {
     /// No redo is written for this record (yet), or this version does not have it.
     #[error("this record is not supported")]
     Unsupported,
+    /// A resource manager of an extension has no operation with this number.
+    #[error("its resource manager has no such operation")]
+    UnknownOp,
     /// The record names a block that its kind does not have.
     #[error("the record has no such block")]
     NoSuchBlock,

@@ -35,6 +35,14 @@ impl<'a> Fields<'a> {
         Ok(u8::from_le_bytes(self.array()?))
     }
 
+    /// A byte of flags, of which only `known` may be set.
+    pub(crate) fn flags(&mut self, known: u8) -> Result<u8, Fault> {
+        match self.u8()? {
+            flags if flags & !known == 0 => Ok(flags),
+            _ => Err(Fault::RecordValue("flag")),
+        }
+    }
+
     pub(crate) fn u16(&mut self) -> Result<u16, Fault> {
         Ok(u16::from_le_bytes(self.array()?))
     }

@@ -29,6 +29,17 @@ pub use fault::{Fault, RedoError};
 pub use page_item::Page;
 pub use vm::vm_clears;
 
+/// What redo depends on beside record and page: the server that wrote them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The server's major version.
+    pub version: PgMajor,
+    /// Whether changes that need no WAL were logged (`XLogHintBitIsNeeded`): the cluster has
+    /// checksums (`pg_control`), or `wal_log_hints` was on (the last parameter change before the
+    /// record). Then a page that turns all-visible takes the record's LSN.
+    pub logs_hints: bool,
+}
+
 const XLOG_FPI_FOR_HINT: u8 = 0xA0;
 const XLOG_FPI: u8 = 0xB0;
 
@@ -45,12 +56,12 @@ pub fn will_init(record: &Record, block_index: usize) -> bool {
 /// and is left alone, unless the record makes the page anew. After an error the page is
 /// undefined and must not be served.
 pub fn apply(
-    version: PgMajor,
+    settings: Settings,
     record: &Record,
     block_index: usize,
     page: &mut Page,
 ) -> Result<(), RedoError> {
-    apply_block(version, record, block_index, page).map_err(|fault| RedoError {
+    apply_block(settings, record, block_index, page).map_err(|fault| RedoError {
         lsn: record.end,
         rmgr: record.rmid,
         info: record.info,
@@ -59,7 +70,7 @@ pub fn apply(
 }
 
 fn apply_block(
-    version: PgMajor,
+    settings: Settings,
     record: &Record,
     block_index: usize,
     page: &mut Page,
@@ -78,19 +89,21 @@ fn apply_block(
     if !block.will_init() && lsn(page) >= record.end {
         return Ok(());
     }
+    let version = settings.version;
     match record.rmid {
         // A hint image that is there only for the consistency check changes nothing.
         rmgr::XLOG if record.op() == XLOG_FPI_FOR_HINT => Ok(()),
         rmgr::XLOG if record.op() == XLOG_FPI => Err(Fault::Image),
-        rmgr::HEAP => heap::redo(record, block, page),
-        rmgr::HEAP2 => heap::redo2(version, record, block, page),
+        rmgr::HEAP => heap::redo(version, record, block, page),
+        rmgr::NEON if version >= PgMajor::V16 => heap::redo(version, record, block, page),
+        rmgr::HEAP2 => heap::redo2(settings, record, block, page),
         rmgr::BTREE => btree::redo(record, block, page),
         rmgr::GIN => gin::redo(record, block, page),
         rmgr::HASH => hash::redo(version, record, block, page),
         rmgr::BRIN => brin::redo(record, block, page),
         rmgr::GIST => gist::redo(version, record, block, page),
         rmgr::SPGIST => spgist::redo(version, record, block, page),
-        rmgr::SEQ => sequence::redo(record, page),
+        rmgr::SEQ => sequence::redo(record, block, page),
         rmgr::GENERIC => generic::redo(record, block, page),
         _ => Err(Fault::Unsupported),
     }

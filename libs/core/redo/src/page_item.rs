@@ -208,6 +208,23 @@ pub(crate) fn add_item(
     item: u16,
     place: Place,
 ) -> Result<(), Fault> {
+    let len = parts.iter().map(|part| part.len()).sum();
+    let mut at = claim_item(page, item, len, place)?;
+    for part in parts {
+        put(page, at, part)?;
+        at += part.len();
+    }
+    Ok(())
+}
+
+/// Makes room for `len` bytes of a new item number `item` (`PageAddItemExtended`); answers where
+/// they begin. They hold what the page held there.
+pub(crate) fn claim_item(
+    page: &mut Page,
+    item: u16,
+    len: usize,
+    place: Place,
+) -> Result<usize, Fault> {
     let Bounds { lower, upper, .. } = bounds(page)?;
     let count = item_count(page)?;
     if item == 0 || item > count + 1 {
@@ -220,7 +237,6 @@ pub(crate) fn add_item(
             return Err(Fault::Item(item, "it is in use"));
         }
     }
-    let len: usize = parts.iter().map(|part| part.len()).sum();
     let grows = is_new || place == Place::Insert;
     let new_lower = if grows { lower + POINTER_BYTES } else { lower };
     if len > BLOCK || new_lower + align8(len) > upper {
@@ -242,12 +258,7 @@ pub(crate) fn add_item(
             len,
         },
     )?;
-    let mut at = start;
-    for part in parts {
-        put(page, at, part)?;
-        at += part.len();
-    }
-    Ok(())
+    Ok(start)
 }
 
 pub(crate) fn u16_at(page: &Page, at: usize) -> Result<u16, Fault> {

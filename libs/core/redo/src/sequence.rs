@@ -1,7 +1,7 @@
 //! Sequences: every record holds the whole of the one page.
 
 use pg::page::set_lsn;
-use pg::wal::Record;
+use pg::wal::{Block, Record};
 
 use crate::fault::Fault;
 use crate::page_item::{Page, Place, add_item, bounds, init, put};
@@ -9,9 +9,12 @@ use crate::page_item::{Page, Place, add_item, bounds, init, put};
 const MAGIC: u32 = 0x1717;
 const LOCATOR_BYTES: usize = 12;
 
-pub(crate) fn redo(record: &Record, page: &mut Page) -> Result<(), Fault> {
+pub(crate) fn redo(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
     if record.op() != 0 {
         return Err(Fault::Unsupported);
+    }
+    if block.id != 0 || !block.will_init() {
+        return Err(Fault::RecordValue("block of a sequence"));
     }
     let tuple = record
         .main_data

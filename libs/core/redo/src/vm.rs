@@ -4,16 +4,18 @@
 //! page in the record. [`vm_clears`] says which, so that whoever stores pages can keep up.
 
 use ids::{Fork, RelTag};
-use pg::page::BLOCK;
-use pg::wal::{Block, Record, rmgr};
+use pg::page::{BLOCK, is_new, set_lsn};
+use pg::wal::{Block, Record};
 
-use crate::page_item::{HEADER_BYTES, Page};
+use crate::fault::Fault;
+use crate::heap::Change;
+use crate::page_item::{HEADER_BYTES, Page, init};
 
 /// Every tuple of the page is visible to everyone.
 pub const ALL_VISIBLE: u8 = 1;
 /// Every tuple of the page is frozen.
 pub const ALL_FROZEN: u8 = 2;
-const ALL: u8 = ALL_VISIBLE | ALL_FROZEN;
+pub(crate) const ALL: u8 = ALL_VISIBLE | ALL_FROZEN;
 
 const MAP_BYTES: u32 = (BLOCK - HEADER_BYTES) as u32;
 /// The table pages that one page of the map covers.
@@ -37,16 +39,20 @@ pub fn bits(page: &Page, heap_block: u32) -> u8 {
     (page[byte] >> shift) & ALL
 }
 
-/// Sets bits of a table page; answers whether anything changed.
+/// Sets bits of a table page; answers whether they were others before. A page of zeros gets a
+/// header.
 pub fn set(page: &mut Page, heap_block: u32, flags: u8) -> bool {
+    init_if_new(page);
     let (byte, shift) = place(heap_block);
     let changed = bits(page, heap_block) != flags;
     page[byte] |= (flags & ALL) << shift;
     changed
 }
 
-/// Clears bits of a table page; answers whether anything changed. The page's LSN stays.
+/// Clears bits of a table page; answers whether any was set. The page's LSN stays. A page of
+/// zeros gets a header, as it does when PostgreSQL reads one (`vm_readbuf`).
 pub fn clear(page: &mut Page, heap_block: u32, flags: u8) -> bool {
+    init_if_new(page);
     let (byte, shift) = place(heap_block);
     let mask = (flags & ALL) << shift;
     let changed = page[byte] & mask != 0;
@@ -54,11 +60,19 @@ pub fn clear(page: &mut Page, heap_block: u32, flags: u8) -> bool {
     changed
 }
 
-/// Forgets the table pages from `heap_blocks` on, in the map page `map_block(heap_blocks)`.
+/// Forgets the table pages from `heap_blocks` on, in the map page `map_block(heap_blocks)`, which
+/// must be there (`visibilitymap_prepare_truncate`, the same in 14 to 18). The page's LSN stays.
 pub fn truncate(page: &mut Page, heap_blocks: u32) {
+    init_if_new(page);
     let (byte, shift) = place(heap_blocks);
     page[byte] &= (1_u8 << shift) - 1;
     page[byte + 1..].fill(0);
+}
+
+fn init_if_new(page: &mut Page) {
+    if is_new(page) {
+        init(page, 0);
+    }
 }
 
 /// The length of the map, in pages, of a table truncated to `heap_blocks`.
@@ -68,62 +82,70 @@ pub const fn truncated_len(heap_blocks: u32) -> u32 {
 }
 
 /// The bits of the map that a record clears without naming the map's page: table, table page,
-/// bits. The table is named by its main fork.
-#[must_use]
-pub fn vm_clears(record: &Record) -> Vec<(RelTag, u32, u8)> {
-    let mut clears = all_clears(record);
-    clears.retain(|(rel, heap_block, _)| {
-        !record.blocks.iter().any(|block| {
-            let vm = RelTag {
-                fork: Fork::Vm,
-                ..*rel
-            };
-            block.rel == vm && block.blkno == map_block(*heap_block)
-        })
-    });
-    clears
-}
-
-/// Every clear of a record, whether its map page is named or not.
-fn all_clears(record: &Record) -> Vec<(RelTag, u32, u8)> {
-    let byte = |at: usize| record.main_data.get(at).copied().unwrap_or(0);
-    let heap = |id: u8| {
-        record
-            .block(id)
-            .filter(|block| block.rel.fork == Fork::Main)
-    };
-    let target =
-        |block: Option<&Block>, flags: u8| block.map(|block| (block.rel, block.blkno, flags));
-    let mut clears = Vec::new();
-    match (record.rmid, record.op() & 0x70) {
-        (rmgr::HEAP, 0x00) if byte(2) & 1 != 0 => clears.extend(target(heap(0), ALL)),
-        (rmgr::HEAP, 0x10) if byte(7) & 1 != 0 => clears.extend(target(heap(0), ALL)),
-        (rmgr::HEAP, 0x20 | 0x40) => {
-            if byte(7) & 1 != 0 {
-                clears.extend(target(heap(1).or(heap(0)), ALL));
-            }
-            if byte(7) & 2 != 0 {
-                clears.extend(target(heap(0), ALL));
-            }
-        }
-        (rmgr::HEAP, 0x60) if byte(7) & 1 != 0 => clears.extend(target(heap(0), ALL_FROZEN)),
-        (rmgr::HEAP2, 0x50) if byte(0) & 1 != 0 => clears.extend(target(heap(0), ALL)),
-        (rmgr::HEAP2, 0x60) if byte(7) & 1 != 0 => clears.extend(target(heap(0), ALL_FROZEN)),
-        _ => {}
-    }
-    clears
+/// bits. The table is named by its main fork. At most two: an update may do it to both its pages,
+/// and they may share a page of the map.
+pub fn vm_clears(record: &Record) -> impl Iterator<Item = (RelTag, u32, u8)> {
+    all_clears(record).filter(|(rel, heap_block, _)| {
+        !record
+            .blocks
+            .iter()
+            .any(|block| is_map_of(block, *rel, *heap_block))
+    })
 }
 
 /// Redoes the clears of a record on a map page that it names.
-pub(crate) fn redo_clears(record: &Record, block: &Block, page: &mut Page) {
+///
+/// 17.11 and 18.6 name it where a bit changed, and once where it covers both pages of an update.
+pub(crate) fn redo_clears(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
+    let mut has_any = false;
     for (rel, heap_block, flags) in all_clears(record) {
-        let vm = RelTag {
-            fork: Fork::Vm,
-            ..rel
-        };
-        if block.rel == vm && block.blkno == map_block(heap_block) {
+        if is_map_of(block, rel, heap_block) {
             clear(page, heap_block, flags);
+            has_any = true;
         }
     }
-    pg::page::set_lsn(page, record.end);
+    if !has_any {
+        return Err(Fault::RecordValue("map page"));
+    }
+    set_lsn(page, record.end);
+    Ok(())
+}
+
+fn is_map_of(block: &Block, rel: RelTag, heap_block: u32) -> bool {
+    let map = RelTag {
+        fork: Fork::Vm,
+        ..rel
+    };
+    block.rel == map && block.blkno == map_block(heap_block)
+}
+
+/// Every clear of a record, whether its map page is named or not.
+fn all_clears(record: &Record) -> impl Iterator<Item = (RelTag, u32, u8)> {
+    let heap = |id: u8| {
+        let block = record.block(id);
+        block.filter(|block| block.rel.fork == Fork::Main)
+    };
+    let no_clear = [(None, 0), (None, 0)];
+    let clears = match Change::of(record) {
+        None => no_clear,
+        Some((change, dialect)) => {
+            let flags = record.main_data.get(change.flags_at(dialect));
+            let flags = flags.copied().unwrap_or(0);
+            let first = flags & 1 != 0;
+            match change {
+                Change::Insert | Change::Delete | Change::MultiInsert if first => {
+                    [(heap(0), ALL), (None, 0)]
+                }
+                Change::Lock | Change::LockUpdated if first => [(heap(0), ALL_FROZEN), (None, 0)],
+                Change::Update | Change::HotUpdate => {
+                    let old = heap(1).or(heap(0)).filter(|_| first);
+                    [(old, ALL), (heap(0).filter(|_| flags & 2 != 0), ALL)]
+                }
+                _ => no_clear,
+            }
+        }
+    };
+    clears
+        .into_iter()
+        .filter_map(|(block, flags)| block.map(|block| (block.rel, block.blkno, flags)))
 }

@@ -2,8 +2,10 @@
 
 use ids::{Fork, Lsn, RelTag};
 use pg::PgMajor;
-use pg::wal::{Block, Record};
+use pg::wal::block_flags::WILL_INIT;
+use pg::wal::{Block, Record, rmgr};
 use proptest::prelude::*;
+use redo::Settings;
 
 const VERSIONS: [PgMajor; 5] = [
     PgMajor::V14,
@@ -26,23 +28,23 @@ struct Parts {
     rmid: u8,
     op: u8,
     main_data: Vec<u8>,
-    /// Data, number, and whether it is in the visibility map.
-    blocks: Vec<(Vec<u8>, u32, bool)>,
+    /// Data, number, whether it is in the visibility map, whether it is made anew.
+    blocks: Vec<(Vec<u8>, u32, bool, bool)>,
 }
 
 prop_compose! {
     fn parts()(
-        rmid in prop_oneof![9_u8..18, Just(20), Just(0)],
+        rmid in prop_oneof![9_u8..18, Just(20), Just(0), Just(rmgr::NEON)],
         op in 0_u8..16,
         main_data in payload(),
-        blocks in prop::collection::vec((payload(), 0_u32..40_000, any::<bool>()), 1..8),
+        blocks in prop::collection::vec((payload(), 0_u32..40_000, any::<bool>(), any::<bool>()), 1..8),
     ) -> Parts {
         Parts { rmid, op, main_data, blocks }
     }
 }
 
 fn record<'a>(parts: &'a Parts) -> Record<'a> {
-    let block = |(id, (data, blkno, in_map)): (u8, &'a (Vec<u8>, u32, bool))| {
+    let block = |(id, (data, blkno, in_map, is_new)): (u8, &'a (Vec<u8>, u32, bool, bool))| {
         let fork = if *in_map { Fork::Vm } else { Fork::Main };
         let rel = RelTag {
             spc: 1663,
@@ -54,7 +56,7 @@ fn record<'a>(parts: &'a Parts) -> Record<'a> {
             id,
             rel,
             blkno: *blkno,
-            flags: 0,
+            flags: if *is_new { WILL_INIT } else { 0 },
             image: None,
             data,
         }
@@ -104,11 +106,13 @@ proptest! {
     #[test]
     fn no_record_and_no_page_makes_redo_panic(parts in parts(), page in page()) {
         let record = record(&parts);
-        let _ = redo::vm_clears(&record);
+        let _ = redo::vm_clears(&record).count();
         for version in VERSIONS {
             for index in 0..=record.blocks.len() {
                 let mut page = page.clone();
-                let _ = redo::apply(version, &record, index, &mut page);
+                let logs_hints = index % 2 == 0;
+                let settings = Settings { version, logs_hints };
+                let _ = redo::apply(settings, &record, index, &mut page);
             }
         }
     }

@@ -1,15 +1,25 @@
 //! Any record redone on any page gives a page or a fault, in bounded time.
 //!
-//! The input: resource manager, op, lengths of the payloads, the payloads, and then the page, of
-//! which the first bytes are its line pointers' end on, and the last ones its end.
+//! The input: version and what its cluster logs, resource manager, op with what is said of the
+//! first block, lengths of the payloads, the payloads, and then the page, of which the first bytes
+//! are its line pointers' end on, and the last ones its end.
 #![no_main]
 
 use ids::{Fork, Lsn, RelTag};
 use libfuzzer_sys::fuzz_target;
 use pg::PgMajor;
-use pg::wal::{Block, Record};
+use pg::wal::block_flags::WILL_INIT;
+use pg::wal::{Block, Record, rmgr};
+use redo::Settings;
 
 const BLOCKS: u8 = 7;
+const VERSIONS: [PgMajor; 5] = [
+    PgMajor::V14,
+    PgMajor::V15,
+    PgMajor::V16,
+    PgMajor::V17,
+    PgMajor::V18,
+];
 
 fn take<'a>(input: &mut &'a [u8], len: usize) -> &'a [u8] {
     let (taken, rest) = input.split_at(len.min(input.len()));
@@ -19,7 +29,7 @@ fn take<'a>(input: &mut &'a [u8], len: usize) -> &'a [u8] {
 
 fuzz_target!(|input: &[u8]| {
     let mut input = input;
-    let &[rmid, op, main_bytes, data_bytes, tail_bytes] = take(&mut input, 5) else {
+    let &[version, rmid, op, main_bytes, data_bytes, tail_bytes] = take(&mut input, 6) else {
         return;
     };
     let main_data = take(&mut input, main_bytes.into());
@@ -30,11 +40,17 @@ fuzz_target!(|input: &[u8]| {
         rel: 9,
         fork: Fork::Main,
     };
+    let map = RelTag {
+        fork: Fork::Vm,
+        ..rel
+    };
+    // Blocks of the map among them, which all are its first.
+    let is_map = |id: u8| op & 0x02 != 0 && id >= 1 + 2 * (op & 0x01);
     let blocks = (0..BLOCKS).map(|id| Block {
         id,
-        rel,
-        blkno: u32::from(id),
-        flags: 0,
+        rel: if is_map(id) { map } else { rel },
+        blkno: if is_map(id) { 0 } else { u32::from(id) },
+        flags: if op & 0x04 != 0 { WILL_INIT } else { 0 },
         image: None,
         data,
     });
@@ -44,7 +60,10 @@ fuzz_target!(|input: &[u8]| {
         prev: Lsn(0),
         xid: 700,
         info: op & 0xF0,
-        rmid: rmid % 22,
+        rmid: match rmid % 23 {
+            22 => rmgr::NEON,
+            rmid => rmid,
+        },
         origin: None,
         toplevel_xid: None,
         main_data,
@@ -56,8 +75,13 @@ fuzz_target!(|input: &[u8]| {
     page[12..12 + head.len()].copy_from_slice(head);
     let end = page.len();
     page[end - tail.len()..].copy_from_slice(tail);
+    let settings = Settings {
+        version: VERSIONS[usize::from(version >> 1) % VERSIONS.len()],
+        logs_hints: version & 1 != 0,
+    };
+    let _ = redo::vm_clears(&record).count();
     for index in 0..record.blocks.len() {
         let mut page = page.clone();
-        let _ = redo::apply(PgMajor::V15, &record, index, &mut page);
+        let _ = redo::apply(settings, &record, index, &mut page);
     }
 });

@@ -66,7 +66,11 @@ fn an_image_of_a_left_half_does_not_yet_say_that_its_downlink_is_there() {
         let mut page = waiting();
         let image = page;
         let record = record(op, id, &image);
-        crate::apply(PgMajor::V15, &record, 0, &mut page).unwrap();
+        let settings = crate::Settings {
+            version: PgMajor::V15,
+            logs_hints: false,
+        };
+        crate::apply(settings, &record, 0, &mut page).unwrap();
         let opaque = Opaque::read(&page).unwrap();
         let expected = if notes {
             (END.0, LEAF)

@@ -1,14 +1,15 @@
-//! Pruning, vacuuming and freezing: three records up to 16, one from 17 on.
+//! Pruning and vacuuming: two records up to 16, one from 17 on, which freezes too.
 
 use pg::PgMajor;
 use pg::wal::{Block, Record};
 
-use super::tuple::{Masks, Tuple};
+use super::freeze::Plans;
 use crate::fault::Fault;
 use crate::fields::{Fields, Offsets};
 use crate::page_compact::{repair_fragmentation, truncate_line_pointers};
 use crate::page_item::{Page, Pointer, set_pointer};
 
+/// `XLOG_HEAP2_PRUNE`, up to 16.
 pub(super) fn prune(
     version: PgMajor,
     record: &Record,
@@ -18,85 +19,64 @@ pub(super) fn prune(
     let mut main = Fields::new(record.main_data);
     main.skip(4)?; // the conflict horizon
     let (redirects, dead) = (usize::from(main.u16()?), usize::from(main.u16()?));
+    if version >= PgMajor::V16 {
+        main.flags(1)?; // whether the table is a catalogue
+    }
+    main.expect_end()?;
     let mut data = Fields::new(block.data);
     redirect(page, data.offsets(redirects * 2)?)?;
     set_all(page, data.offsets(dead)?, Pointer::DEAD)?;
-    set_all(
-        page,
-        data.offsets(data_left(block, redirects * 2 + dead))?,
-        Pointer::UNUSED,
-    )?;
+    // The rest is not counted.
+    let unused = (block.data.len() / 2).saturating_sub(redirects * 2 + dead);
+    set_all(page, data.offsets(unused)?, Pointer::UNUSED)?;
     data.expect_end()?;
     repair_fragmentation(page, version)
 }
 
-/// The item numbers of a block's payload after the first `taken`.
-fn data_left(block: &Block, taken: usize) -> usize {
-    (block.data.len() / 2).saturating_sub(taken)
-}
-
-pub(super) fn vacuum(block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let unused = Fields::new(block.data).offsets(data_left(block, 0))?;
-    set_all(page, unused, Pointer::UNUSED)?;
+/// `XLOG_HEAP2_VACUUM`, up to 16.
+pub(super) fn vacuum(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
+    let mut main = Fields::new(record.main_data);
+    let count = main.u16()?;
+    main.expect_end()?;
+    let mut data = Fields::new(block.data);
+    set_all(page, data.offsets(usize::from(count))?, Pointer::UNUSED)?;
+    data.expect_end()?;
     truncate_line_pointers(page)
 }
 
-/// 14 and 15: a plan for each tuple.
-pub(super) fn freeze(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let mut main = Fields::new(record.main_data);
-    main.skip(4)?;
-    let mut data = Fields::new(block.data);
-    for _ in 0..main.u16()? {
-        let (xmax, item) = (data.u32()?, data.u16()?);
-        let masks = Masks {
-            infomask2: data.u16()?,
-            infomask: data.u16()?,
-        };
-        let plan = Plan {
-            xmax,
-            masks,
-            flags: data.u8()?,
-            count: 1,
-        };
-        data.skip(1)?;
-        plan.apply(page, item)?;
-    }
-    data.expect_end()
-}
-
-/// 16: plans, then the tuples of each.
-pub(super) fn freeze_plans(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let mut main = Fields::new(record.main_data);
-    main.skip(4)?;
-    let count = main.u16()?;
-    let mut data = Fields::new(block.data);
-    let plans = Plan::read_many(&mut data, count)?;
-    Plan::apply_many(page, &plans, &mut data)?;
-    data.expect_end()
-}
-
+const IS_CATALOG: u8 = 0x02;
 const CLEANUP_LOCK: u8 = 0x04;
+const HAS_HORIZON: u8 = 0x08;
 const HAS_PLANS: u8 = 0x10;
 const HAS_REDIRECTS: u8 = 0x20;
 const HAS_DEAD: u8 = 0x40;
 const HAS_UNUSED: u8 = 0x80;
+const FLAGS: u8 = 0xfe;
+const _: () = assert!(
+    FLAGS
+        == IS_CATALOG
+            | CLEANUP_LOCK
+            | HAS_HORIZON
+            | HAS_PLANS
+            | HAS_REDIRECTS
+            | HAS_DEAD
+            | HAS_UNUSED
+);
 
-/// 17 on: every part is there only if its flag says so.
+/// `XLOG_HEAP2_PRUNE_*`, 17 on: every part is there only if its flag says so.
 pub(super) fn combined(
     version: PgMajor,
     record: &Record,
     block: &Block,
     page: &mut Page,
 ) -> Result<(), Fault> {
-    let mut main = Fields::new(record.main_data);
-    main.skip(1)?; // the reason
-    let flags = main.u8()?;
+    let flags = read_flags(record)?;
     let mut data = Fields::new(block.data);
-    let mut plans = Vec::new();
+    let mut plans = Plans::default();
     if flags & HAS_PLANS != 0 {
         let count = data.u16()?;
         data.skip(2)?;
-        plans = Plan::read_many(&mut data, count)?;
+        plans = Plans::take(&mut data, count)?;
     }
     if flags & HAS_REDIRECTS != 0 {
         let count = usize::from(data.u16()?);
@@ -115,8 +95,22 @@ pub(super) fn combined(
             truncate_line_pointers(page)?;
         }
     }
-    Plan::apply_many(page, &plans, &mut data)?;
+    plans.apply(page, &mut data)?;
     data.expect_end()
+}
+
+fn read_flags(record: &Record) -> Result<u8, Fault> {
+    let mut main = Fields::new(record.main_data);
+    main.skip(1)?; // the reason, which says nothing that the flags do not
+    let flags = main.flags(FLAGS)?;
+    if flags & HAS_HORIZON != 0 {
+        main.skip(4)?;
+    }
+    main.expect_end()?;
+    if flags & CLEANUP_LOCK == 0 && flags & (HAS_REDIRECTS | HAS_DEAD) != 0 {
+        return Err(Fault::RecordValue("pruning without the lock it needs"));
+    }
+    Ok(flags)
 }
 
 fn redirect(page: &mut Page, pairs: Offsets<'_>) -> Result<(), Fault> {
@@ -131,59 +125,4 @@ fn set_all(page: &mut Page, items: Offsets<'_>, to: Pointer) -> Result<(), Fault
     items
         .iter()
         .try_for_each(|item| set_pointer(page, item, to))
-}
-
-/// What freezing makes of a tuple's header.
-struct Plan {
-    xmax: u32,
-    masks: Masks,
-    flags: u8,
-    count: u16,
-}
-
-impl Plan {
-    const FREEZE_XVAC: u8 = 0x02;
-    const INVALID_XVAC: u8 = 0x04;
-    const FROZEN_XID: u32 = 2;
-
-    fn read_many(data: &mut Fields<'_>, count: u16) -> Result<Vec<Self>, Fault> {
-        (0..count)
-            .map(|_| {
-                let xmax = data.u32()?;
-                let masks = Masks {
-                    infomask2: data.u16()?,
-                    infomask: data.u16()?,
-                };
-                let flags = data.u8()?;
-                data.skip(1)?;
-                Ok(Self {
-                    xmax,
-                    masks,
-                    flags,
-                    count: data.u16()?,
-                })
-            })
-            .collect()
-    }
-
-    fn apply_many(page: &mut Page, plans: &[Self], data: &mut Fields<'_>) -> Result<(), Fault> {
-        for plan in plans {
-            for _ in 0..plan.count {
-                plan.apply(page, data.u16()?)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn apply(&self, page: &mut Page, item: u16) -> Result<(), Fault> {
-        let tuple = Tuple::find(page, item)?;
-        tuple.set_xmax(page, self.xmax)?;
-        if self.flags & Self::FREEZE_XVAC != 0 {
-            tuple.set_field3(page, Self::FROZEN_XID)?;
-        }
-        if self.flags & Self::INVALID_XVAC != 0 {
-            tuple.set_field3(page, 0)?;
-        }
-        tuple.set_masks(page, self.masks)
-    }
 }

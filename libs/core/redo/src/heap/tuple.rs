@@ -1,5 +1,6 @@
 //! The header of a table's tuple (`htup_details.h`), on a page and in a record.
 
+use super::change::{Dialect, Infobits};
 use crate::fault::Fault;
 use crate::fields::Fields;
 use crate::index_tuple::tid;
@@ -8,7 +9,7 @@ use crate::page_item::{Page, State, item_range, pointer, put, u16_at};
 /// The fixed part of a tuple header.
 pub(crate) const HEADER_BYTES: usize = 23;
 
-pub(crate) const COMBO_CID: u16 = 0x0020;
+const COMBO_CID: u16 = 0x0020;
 pub(crate) const HOT_UPDATED: u16 = 0x4000;
 const KEYS_UPDATED: u16 = 0x2000;
 const KEY_SHARE_LOCK: u16 = 0x0010;
@@ -72,11 +73,6 @@ impl Tuple {
     pub(crate) fn data_offset(self, page: &Page) -> usize {
         page.get(self.start + 22).copied().map_or(0, usize::from)
     }
-
-    pub(crate) fn bytes(self, page: &Page) -> &[u8] {
-        page.get(self.start..self.start + self.len)
-            .unwrap_or_default()
-    }
 }
 
 /// `t_infomask` and `t_infomask2`.
@@ -88,21 +84,29 @@ pub(crate) struct Masks {
 
 impl Masks {
     /// Forgets who updated or locked the tuple, and puts down what the record says.
-    pub(crate) fn replace_xmax(&mut self, infobits: u8) {
+    pub(super) fn replace_xmax(&mut self, infobits: Infobits) {
         self.infomask &= !(XMAX_BITS | MOVED);
         self.infomask2 &= !KEYS_UPDATED;
         for (bit, flag) in [
-            (1, IS_MULTI),
-            (2, LOCK_ONLY),
-            (4, EXCLUSIVE_LOCK),
-            (8, KEY_SHARE_LOCK),
+            (Infobits::IS_MULTI, IS_MULTI),
+            (Infobits::LOCK_ONLY, LOCK_ONLY),
+            (Infobits::EXCLUSIVE_LOCK, EXCLUSIVE_LOCK),
+            (Infobits::KEY_SHARE_LOCK, KEY_SHARE_LOCK),
         ] {
-            if infobits & bit != 0 {
+            if infobits.has(bit) {
                 self.infomask |= flag;
             }
         }
-        if infobits & 0x10 != 0 {
+        if infobits.has(Infobits::KEYS_UPDATED) {
             self.infomask2 |= KEYS_UPDATED;
+        }
+    }
+
+    /// Whether the command id stands for that of the insert and that of the delete.
+    pub(crate) const fn set_combo(&mut self, is_combo: bool) {
+        self.infomask &= !COMBO_CID;
+        if is_combo {
+            self.infomask |= COMBO_CID;
         }
     }
 
@@ -111,22 +115,47 @@ impl Masks {
     }
 }
 
-/// The part of a tuple header that a record carries (`xl_heap_header`).
+/// The part of a tuple header that a record carries (`xl_heap_header`, `xl_neon_heap_header`).
 #[derive(Clone, Copy)]
-pub(crate) struct LoggedHeader {
-    infomask2: u16,
-    infomask: u16,
-    pub(crate) data_offset: u8,
+pub(super) struct LoggedHeader {
+    masks: Masks,
+    command: u32,
+    pub(super) data_offset: u8,
 }
 
 impl LoggedHeader {
-    pub(crate) fn read(fields: &mut Fields<'_>) -> Result<Self, Fault> {
-        let (infomask2, infomask) = (fields.u16()?, fields.u16()?);
+    pub(super) fn read(dialect: Dialect, fields: &mut Fields<'_>) -> Result<Self, Fault> {
+        let masks = Self::read_masks(dialect, fields)?;
         Ok(Self {
-            infomask2,
-            infomask,
+            masks,
+            command: dialect.command(fields)?,
             data_offset: fields.u8()?,
         })
+    }
+
+    /// One of many tuples of a record, which are all of one command.
+    pub(super) fn read_of_many(
+        dialect: Dialect,
+        command: u32,
+        fields: &mut Fields<'_>,
+    ) -> Result<Self, Fault> {
+        let masks = Self::read_masks(dialect, fields)?;
+        Ok(Self {
+            masks,
+            command,
+            data_offset: fields.u8()?,
+        })
+    }
+
+    fn read_masks(dialect: Dialect, fields: &mut Fields<'_>) -> Result<Masks, Fault> {
+        let mut masks = Masks {
+            infomask2: fields.u16()?,
+            infomask: fields.u16()?,
+        };
+        if dialect == Dialect::Stock {
+            masks.set_combo(false);
+        }
+        Ok(masks)
     }
 
     /// The whole header of the tuple as it was written first.
@@ -134,9 +163,10 @@ impl LoggedHeader {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..4].copy_from_slice(&xmin.to_le_bytes());
         bytes[4..8].copy_from_slice(&xmax.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.command.to_le_bytes());
         bytes[12..18].copy_from_slice(&tid(block, item));
-        bytes[18..20].copy_from_slice(&self.infomask2.to_le_bytes());
-        bytes[20..22].copy_from_slice(&(self.infomask & !COMBO_CID).to_le_bytes());
+        bytes[18..20].copy_from_slice(&self.masks.infomask2.to_le_bytes());
+        bytes[20..22].copy_from_slice(&self.masks.infomask.to_le_bytes());
         bytes[22] = self.data_offset;
         bytes
     }

@@ -2,75 +2,88 @@
 
 use pg::wal::{Block, Record};
 
-use super::tuple::{COMBO_CID, HEADER_BYTES, HOT_UPDATED, LoggedHeader, Tuple};
+use super::change::{Change, Dialect, Infobits};
+use super::tuple::{HEADER_BYTES, HOT_UPDATED, LoggedHeader, Tuple};
 use crate::fault::Fault;
 use crate::fields::Fields;
-use crate::page_item::{ALL_VISIBLE, Page, Place, add_item, set_flag, set_prunable};
+use crate::page_item::{ALL_VISIBLE, Page, Place, claim_item, put, set_flag, set_prunable};
 
 const OLD_ALL_VISIBLE_CLEARED: u8 = 0x01;
 const NEW_ALL_VISIBLE_CLEARED: u8 = 0x02;
+/// The main data goes on with the old tuple, or its key, for logical decoding.
+const CONTAINS_OLD: u8 = 0x0c;
 const PREFIX_FROM_OLD: u8 = 0x20;
 const SUFFIX_FROM_OLD: u8 = 0x40;
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Plain,
-    Hot,
-}
+/// With the above: the whole new tuple was kept for logical decoding.
+const FLAGS: u8 = 0x7f;
 
 struct Update {
     old_xmax: u32,
     old_item: u16,
-    old_infobits: u8,
+    old_infobits: Infobits,
     flags: u8,
+    old_command: u32,
     new_xmax: u32,
     new_item: u16,
 }
 
 impl Update {
-    fn read(record: &Record) -> Result<Self, Fault> {
+    fn read(dialect: Dialect, record: &Record) -> Result<Self, Fault> {
         let mut main = Fields::new(record.main_data);
-        Ok(Self {
+        let update = Self {
             old_xmax: main.u32()?,
             old_item: main.u16()?,
-            old_infobits: main.u8()?,
-            flags: main.u8()?,
+            old_infobits: dialect.infobits(&mut main)?,
+            flags: main.flags(FLAGS)?,
+            old_command: dialect.command(&mut main)?,
             new_xmax: main.u32()?,
             new_item: main.u16()?,
-        })
+        };
+        if update.flags & CONTAINS_OLD == 0 {
+            main.expect_end()?;
+        }
+        Ok(update)
     }
 }
 
 pub(super) fn redo(
+    (change, dialect): (Change, Dialect),
     record: &Record,
     block: &Block,
     page: &mut Page,
-    kind: Kind,
 ) -> Result<(), Fault> {
-    let update = Update::read(record)?;
+    let update = Update::read(dialect, record)?;
     let is_one_page = record.block(1).is_none();
+    if change == Change::HotUpdate && !is_one_page {
+        return Err(Fault::RecordValue("second page of a HOT update"));
+    }
     if block.id == 1 || is_one_page {
-        retire_old(record, &update, page, kind)?;
+        retire_old(change, record, &update, page)?;
     }
     if block.id == 0 {
-        add_new(record, block, &update, page, is_one_page)?;
+        add_new(dialect, record, block, &update, page)?;
     }
     Ok(())
 }
 
-fn retire_old(record: &Record, update: &Update, page: &mut Page, kind: Kind) -> Result<(), Fault> {
+fn retire_old(
+    change: Change,
+    record: &Record,
+    update: &Update,
+    page: &mut Page,
+) -> Result<(), Fault> {
     let new_block = record.block(0).ok_or(Fault::NoSuchBlock)?.blkno;
     let tuple = Tuple::find(page, update.old_item)?;
     let mut masks = tuple.masks(page)?;
     masks.replace_xmax(update.old_infobits);
-    masks.infomask &= !COMBO_CID;
+    masks.set_combo(update.old_infobits.has(Infobits::COMBO));
     masks.infomask2 &= !HOT_UPDATED;
-    if kind == Kind::Hot {
+    if change == Change::HotUpdate {
         masks.infomask2 |= HOT_UPDATED;
     }
     tuple.set_masks(page, masks)?;
     tuple.set_xmax(page, update.old_xmax)?;
-    tuple.set_field3(page, 0)?;
+    tuple.set_field3(page, update.old_command)?;
     tuple.set_ctid(page, new_block, update.new_item)?;
     set_prunable(page, record.xid);
     if update.flags & OLD_ALL_VISIBLE_CLEARED != 0 {
@@ -80,11 +93,11 @@ fn retire_old(record: &Record, update: &Update, page: &mut Page, kind: Kind) -> 
 }
 
 fn add_new(
+    dialect: Dialect,
     record: &Record,
     block: &Block,
     update: &Update,
     page: &mut Page,
-    is_one_page: bool,
 ) -> Result<(), Fault> {
     let mut data = Fields::new(block.data);
     let mut shared_len = |flag| {
@@ -95,45 +108,69 @@ fn add_new(
         }
     };
     let (prefix, suffix) = (shared_len(PREFIX_FROM_OLD)?, shared_len(SUFFIX_FROM_OLD)?);
-    let (prefix, suffix) = if prefix + suffix == 0 {
-        (Vec::new(), Vec::new())
-    } else if is_one_page {
-        shared_with_old(page, update.old_item, prefix, suffix)?
-    } else {
-        // Servers share bytes only inside a page: redo needs no other page.
-        return Err(Fault::RecordValue("prefix or suffix from another page"));
-    };
-    let logged = LoggedHeader::read(&mut data)?;
+    let shared = Shared::find(record, update, page, prefix, suffix)?;
+    let logged = LoggedHeader::read(dialect, &mut data)?;
     let bitmap = usize::from(logged.data_offset).checked_sub(HEADER_BYTES);
     let bitmap = bitmap.ok_or(Fault::RecordValue("tuple header length"))?;
     let header = logged.expand(record.xid, update.new_xmax, block.blkno, update.new_item);
     // The prefix begins after the null bitmap, which is always in the record.
-    let bitmap = if prefix.is_empty() {
-        &[][..]
-    } else {
-        data.take(bitmap)?
-    };
-    let parts = [&header[..], bitmap, &prefix, data.rest(), &suffix];
-    add_item(page, &parts, update.new_item, Place::Reuse)?;
+    let bitmap = data.take(if prefix == 0 { 0 } else { bitmap })?;
+    let rest = data.rest();
+    let len = HEADER_BYTES + bitmap.len() + prefix + rest.len() + suffix;
+    let mut at = claim_item(page, update.new_item, len, Place::Reuse)?;
+    for part in [&header, bitmap] {
+        put(page, at, part)?;
+        at += part.len();
+    }
+    // The old tuple lies above what was claimed: nothing of it has been written over.
+    page.copy_within(shared.prefix_at..shared.prefix_at + prefix, at);
+    at += prefix;
+    put(page, at, rest)?;
+    at += rest.len();
+    page.copy_within(shared.suffix_at..shared.suffix_at + suffix, at);
     if update.flags & NEW_ALL_VISIBLE_CLEARED != 0 {
         set_flag(page, ALL_VISIBLE, false);
     }
     Ok(())
 }
 
-fn shared_with_old(
-    page: &Page,
-    item: u16,
-    prefix: usize,
-    suffix: usize,
-) -> Result<(Vec<u8>, Vec<u8>), Fault> {
-    let tuple = Tuple::find(page, item)?;
-    let bytes = tuple.bytes(page).get(tuple.data_offset(page)..);
-    let bytes = bytes.ok_or(Fault::Item(item, "its header is longer than itself"))?;
-    let suffix_at = bytes
-        .len()
-        .checked_sub(suffix)
-        .ok_or(Fault::RecordValue("suffix"))?;
-    let prefix = bytes.get(..prefix).ok_or(Fault::RecordValue("prefix"))?;
-    Ok((prefix.to_vec(), bytes[suffix_at..].to_vec()))
+/// Where the bytes lie that the new tuple has in common with the old one.
+struct Shared {
+    prefix_at: usize,
+    suffix_at: usize,
+}
+
+impl Shared {
+    fn find(
+        record: &Record,
+        update: &Update,
+        page: &Page,
+        prefix: usize,
+        suffix: usize,
+    ) -> Result<Self, Fault> {
+        if prefix + suffix == 0 {
+            return Ok(Self {
+                prefix_at: 0,
+                suffix_at: 0,
+            });
+        }
+        if record.block(1).is_some() {
+            // Servers share bytes only inside a page: redo needs no other page.
+            return Err(Fault::RecordValue("prefix or suffix from another page"));
+        }
+        let tuple = Tuple::find(page, update.old_item)?;
+        let data_offset = tuple.data_offset(page);
+        let data = tuple.len.checked_sub(data_offset);
+        let data = data.ok_or(Fault::Item(
+            update.old_item,
+            "its header is longer than itself",
+        ))?;
+        if prefix > data || suffix > data {
+            return Err(Fault::RecordValue("prefix or suffix length"));
+        }
+        Ok(Self {
+            prefix_at: tuple.start + data_offset,
+            suffix_at: tuple.start + tuple.len - suffix,
+        })
+    }
 }

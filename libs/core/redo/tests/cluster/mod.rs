@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 
 use ids::{Fork, RelTag};
 use pg::PgMajor;
+use pg::control::ControlFile;
 use pg::wal::{Record, rmgr};
-use redo::{Page, RedoError, vm};
+use redo::{Page, RedoError, Settings, vm};
 
 const FORKS: [Fork; 4] = [Fork::Main, Fork::Fsm, Fork::Vm, Fork::Init];
 
 pub(crate) struct Cluster {
-    version: PgMajor,
+    settings: Settings,
+    has_checksums: bool,
     base: PathBuf,
     pub(crate) pages: HashMap<(RelTag, u32), Box<Page>>,
     /// Forks that were truncated: the base copy no longer counts from this block on.
@@ -28,8 +30,15 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn of(version: PgMajor, base: &Path) -> Self {
+        let control = fs::read(base.join("global/pg_control")).unwrap();
+        let control = ControlFile::parse(&control).unwrap();
+        let has_checksums = control.checksum_version() != 0;
         Self {
-            version,
+            settings: Settings {
+                version,
+                logs_hints: has_checksums || control.wal_log_hints(),
+            },
+            has_checksums,
             base: base.to_owned(),
             pages: HashMap::new(),
             truncated: HashMap::new(),
@@ -42,6 +51,10 @@ impl Cluster {
     /// Redoes what a record does beside its blocks.
     pub(crate) fn follow(&mut self, record: &Record) {
         match (record.rmid, record.op()) {
+            (rmgr::XLOG, 0x60) => {
+                let logs_hints = record.main_data[24] != 0;
+                self.settings.logs_hints = self.has_checksums || logs_hints;
+            }
             (rmgr::SMGR, 0x20) => self.truncate(record),
             (rmgr::XACT, op) if matches!(op & 0x70, 0x00 | 0x20 | 0x30 | 0x40) => {
                 self.drop_relations(record);
@@ -67,9 +80,9 @@ impl Cluster {
         if block.rel.fork == Fork::Vm && has_hole {
             self.emptied.insert((block.rel, block.blkno));
         }
-        let version = self.version;
+        let settings = self.settings;
         let page = self.page(block.rel, block.blkno);
-        redo::apply(version, record, index, page)?;
+        redo::apply(settings, record, index, page)?;
         Ok(page)
     }
 

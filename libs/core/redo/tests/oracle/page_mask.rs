@@ -19,7 +19,7 @@ pub(crate) fn mask(page: &mut Page, rmid: u8, block: &Block) {
     page[..10].fill(0); // LSN and checksum
     if rmid != 15 && rmid != 20 {
         page[20..24].fill(0); // the oldest transaction to prune
-        clear(page, 10, if is_map { 3 } else { 7 });
+        clear(page, 10, 3);
     }
     if is_map {
         return;

@@ -10,8 +10,9 @@ use stock::{DEBIAN, Release, Scene};
 
 const SETTINGS: &str = "-c full_page_writes=off -c wal_level=replica";
 /// What a run does, beside `pgbench`.
-const SCRIPTS: [&str; 6] = [
+const SCRIPTS: [&str; 7] = [
     "heap.sql",
+    "heap_rare.sql",
     "brin.sql",
     "hash.sql",
     "gin.sql",
