@@ -456,12 +456,14 @@ fn read_image_header(
     };
     let hole_inside = usize::from(hole_offset) + usize::from(hole_length) <= BLOCK;
     let sane = if has_hole {
-        hole_offset != 0 && hole_length != 0 && hole_inside
+        hole_offset != 0 && hole_length != 0 && hole_inside && bytes != 0
     } else {
-        hole_offset == 0 && hole_length == 0
+        hole_offset == 0 && hole_length == 0 && bytes != 0
     };
+    // PostgreSQL logs a page of zeros as it is; Neon's servers log nothing but a hole.
+    let all_hole = has_hole && compression == Compression::None && (bytes, hole_offset) == (0, 0);
     let packed = compression == Compression::None || usize::from(bytes) < BLOCK;
-    if !sane || !packed || bytes == 0 {
+    if !(sane && packed || all_hole) {
         return Err(wrong(hole_length));
     }
     Ok((
@@ -494,4 +496,42 @@ fn image_bits(version: PgMajor, info: u8) -> Option<(bool, Compression)> {
         _ => return None,
     };
     Some((info & 0x02 != 0, compression))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record of one block, which has an image with this header and no more bytes.
+    fn with_image(image: [u8; 5]) -> Vec<u8> {
+        let header = RecordHeader {
+            total_bytes: 49,
+            xid: 738,
+            prev: Lsn(0x80),
+            info: 0xB0,
+            rmid: 0,
+            crc: 0,
+        };
+        let block = [0, block_flags::HAS_IMAGE, 0, 0];
+        let place = [1663_u32, 5, 2658, 15].map(u32::to_le_bytes);
+        [&header.encode()[..], &block, &image, place.as_flattened()].concat()
+    }
+
+    #[test]
+    fn an_image_that_is_a_hole_and_nothing_else_is_a_page_of_zeros() {
+        let bytes = with_image([0, 0, 0, 0, 3]);
+        let record = decode(PgMajor::V17, Lsn(0x100), Lsn(0x138), &bytes).unwrap();
+        let image = record.blocks[0].applied_image().unwrap();
+        assert_eq!(image.restore().unwrap(), crate::page::zeroed());
+        // Such a hole has its place, and what is compressed says how long it is.
+        for wrong in [
+            [0, 0, 8, 0, 3],
+            [0, 0, 0, 0, 2],
+            [0, 0, 0, 0, 7],
+            [8, 0, 0, 0, 3],
+        ] {
+            let bytes = with_image(wrong);
+            assert!(decode(PgMajor::V17, Lsn(0x100), Lsn(0x138), &bytes).is_err());
+        }
+    }
 }
