@@ -2,14 +2,11 @@
 //! and a restart forgets nothing of it.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests fail by panicking
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use flate2::read::GzDecoder;
 use ids::{Lsn, NodeId, Term};
 use keyring::Keyring;
 use pg::wire::wal_push::{ToAcceptor, ToProposer};
@@ -346,32 +343,6 @@ fn positions(answers: &[ToProposer]) -> Vec<(Term, Lsn)> {
 
 /// The payloads of CopyData of client and server.
 fn read(name: &str) -> (Vec<Bytes>, Vec<Bytes>) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../test_runner/vectors/neon")
-        .join(format!("{name}.jsonl.gz"));
-    let (mut client, mut server) = (Vec::new(), Vec::new());
-    for line in BufReader::new(GzDecoder::new(File::open(path).unwrap())).lines() {
-        let line: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
-        let bytes = hex::decode(line["hex"].as_str().unwrap()).unwrap();
-        match line["from"].as_str() {
-            Some("client") => client.extend(bytes),
-            _ => server.extend(bytes),
-        }
-    }
-    // The request for SSL, answered by one byte, and the startup packet have no type byte.
-    let startup = 8 + u32::from_be_bytes(client[8..12].try_into().unwrap()) as usize;
-    (payloads(&client[startup..]), payloads(&server[1..]))
-}
-
-fn payloads(mut rest: &[u8]) -> Vec<Bytes> {
-    let mut payloads = Vec::new();
-    while rest.len() >= 5 {
-        let end = 1 + u32::from_be_bytes(rest[1..5].try_into().unwrap()) as usize;
-        let Some(body) = rest.get(5..end) else { break };
-        if rest[0] == b'd' {
-            payloads.push(Bytes::copy_from_slice(body));
-        }
-        rest = &rest[end..];
-    }
-    payloads
+    let capture = captures::read(name);
+    (capture.client, capture.server)
 }

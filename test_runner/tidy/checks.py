@@ -98,7 +98,7 @@ def layer_of(package, top):
 
 
 def arrows(graph):
-    """processes -> libs/io -> libs/core; tests obey too, and may run stock servers."""
+    """processes -> libs/io -> libs/core; tests obey too, and may use crates of test_runner."""
     allowed = {"process": {"io", "core"}, "io": {"io", "core"}, "core": {"core"}, "test": {"core"}}
     return [
         f"{name} ({crate.layer}) depends on {other} ({graph.crates[other].layer})"

@@ -3,28 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests fail by panicking
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
 
-use bytes::Bytes;
-use flate2::read::GzDecoder;
+use captures::Capture;
 use pg::wire::pagestream::{Answer, Request, Version};
 use pg::wire::replication::{FromReceiver, FromSender};
 use pg::wire::wal_push::{ToAcceptor, ToProposer};
 
-/// The CopyData payloads of both sides, and the first query.
-#[derive(Default)]
-struct Capture {
-    client: Vec<Bytes>,
-    server: Vec<Bytes>,
-    query: String,
-}
-
 #[test]
 fn messages_of_wal_push_encode_back_to_their_bytes() {
     let (mut requests, mut answers) = (0, 0);
-    for (name, capture) in captures(|q| q.starts_with("START_WAL_PUSH")) {
+    for (name, capture) in captures("START_WAL_PUSH (proto_version '3'") {
         for bytes in capture.client {
             let message =
                 ToAcceptor::decode(bytes.clone()).unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -52,7 +40,7 @@ fn pages_and_their_requests_encode_back_to_their_bytes() {
         ("pagestream_v3", Version::V3, 100),
     ] {
         let mut seen = 0;
-        for (name, capture) in captures(|q| q.starts_with(word)) {
+        for (name, capture) in captures(word) {
             let mut open = VecDeque::new();
             for bytes in capture.client {
                 let request = Request::decode(version, bytes.clone()).unwrap();
@@ -75,7 +63,7 @@ fn pages_and_their_requests_encode_back_to_their_bytes() {
 #[test]
 fn streams_of_wal_encode_back_to_their_bytes() {
     let mut seen = 0;
-    for (name, capture) in captures(|q| q.starts_with("START_REPLICATION")) {
+    for (name, capture) in captures("START_REPLICATION") {
         for bytes in capture.client {
             let message = FromReceiver::decode(bytes.clone()).unwrap();
             assert_eq!(message.encode(), bytes, "{name}");
@@ -92,80 +80,16 @@ fn streams_of_wal_encode_back_to_their_bytes() {
 
 #[test]
 fn a_message_cut_anywhere_is_refused() {
-    let name = "sync-safekeepers-v3.jsonl.gz";
-    for bytes in read(&directory().join(name)).client {
+    for bytes in captures::read("sync-safekeepers-v3").client {
         for end in 0..bytes.len() {
             assert!(ToAcceptor::decode(bytes.slice(..end)).is_err());
         }
     }
 }
 
-fn directory() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../test_runner/vectors/neon")
-}
-
-fn captures(wanted: impl Fn(&str) -> bool) -> Vec<(String, Capture)> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory()).unwrap() {
-        let entry = entry.unwrap();
-        let name = entry.file_name().into_string().unwrap();
-        if name.ends_with(".gz") {
-            let capture = read(&entry.path());
-            if wanted(&capture.query) {
-                found.push((name, capture));
-            }
-        }
-    }
-    assert!(!found.is_empty());
-    found
-}
-
-fn read(path: &PathBuf) -> Capture {
-    let (mut client, mut server) = (Vec::new(), Vec::new());
-    for line in BufReader::new(GzDecoder::new(File::open(path).unwrap())).lines() {
-        let line: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
-        let bytes = hex::decode(line["hex"].as_str().unwrap()).unwrap();
-        if line["from"] == "client" {
-            client.extend(bytes)
-        } else {
-            server.extend(bytes)
-        }
-    }
-    let mut capture = Capture::default();
-    let mut rest = &client[..];
-    // Startup packets have no type byte; a request for SSL is refused with one byte.
-    if rest.starts_with(&[0, 0, 0, 8, 4, 0xD2, 0x16, 0x2F]) {
-        rest = &rest[8..];
-        server.remove(0);
-    }
-    let startup = u32::from_be_bytes(rest[..4].try_into().unwrap()) as usize;
-    for (kind, body) in frames(&rest[startup..]) {
-        match kind {
-            b'Q' => {
-                capture.query = String::from_utf8_lossy(&body)
-                    .trim_end_matches('\0')
-                    .to_owned();
-            }
-            b'd' => capture.client.push(body),
-            _ => {}
-        }
-    }
-    capture.server = frames(&server)
-        .into_iter()
-        .filter(|(kind, _)| *kind == b'd')
-        .map(|f| f.1)
-        .collect();
-    capture
-}
-
-fn frames(mut rest: &[u8]) -> Vec<(u8, Bytes)> {
-    let mut frames = Vec::new();
-    while rest.len() >= 5 {
-        let end = 1 + u32::from_be_bytes(rest[1..5].try_into().unwrap()) as usize;
-        // A connection that was cut may end inside a frame.
-        let Some(body) = rest.get(5..end) else { break };
-        frames.push((rest[0], Bytes::copy_from_slice(body)));
-        rest = &rest[end..];
-    }
-    frames
+fn captures(wanted: &str) -> Vec<(String, Capture)> {
+    let all = captures::names().into_iter();
+    let all = all.map(|name| (captures::read(&name), name));
+    let wanted = all.filter(|(capture, _)| capture.query.starts_with(wanted));
+    wanted.map(|(capture, name)| (name, capture)).collect()
 }

@@ -3,12 +3,8 @@
 //! starts, writes and stops.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests fail by panicking
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-
 use bytes::Bytes;
-use flate2::read::GzDecoder;
+use captures::Capture;
 use ids::{Lsn, NodeId, Term};
 use pg::wire::wal_push::{TermStart, ToAcceptor, ToProposer};
 use quorum::{Acceptor, Action, Durable, EndpointEpoch, Ticket};
@@ -23,8 +19,8 @@ fn a_recorded_compute_is_answered_as_recorded() {
         ("sync-safekeepers-v3", 0x149_DB10),
         ("walproposer-v3-second-start", 0x14B_2350),
     ] {
-        let (client, recorded) = read(name);
-        let recorded: Vec<_> = recorded
+        let Capture { client, server, .. } = captures::read(name);
+        let recorded: Vec<_> = server
             .into_iter()
             .map(|b| ToProposer::decode(b).unwrap())
             .collect();
@@ -141,36 +137,4 @@ fn positions(answers: &[ToProposer]) -> Vec<(Term, Lsn)> {
         .collect();
     positions.dedup();
     positions
-}
-
-/// The payloads of CopyData of client and server.
-fn read(name: &str) -> (Vec<Bytes>, Vec<Bytes>) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../../../test_runner/vectors/neon")
-        .join(format!("{name}.jsonl.gz"));
-    let (mut client, mut server) = (Vec::new(), Vec::new());
-    for line in BufReader::new(GzDecoder::new(File::open(path).unwrap())).lines() {
-        let line: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
-        let bytes = hex::decode(line["hex"].as_str().unwrap()).unwrap();
-        match line["from"].as_str() {
-            Some("client") => client.extend(bytes),
-            _ => server.extend(bytes),
-        }
-    }
-    // The request for SSL, answered by one byte, and the startup packet have no type byte.
-    let startup = 8 + u32::from_be_bytes(client[8..12].try_into().unwrap()) as usize;
-    (payloads(&client[startup..]), payloads(&server[1..]))
-}
-
-fn payloads(mut rest: &[u8]) -> Vec<Bytes> {
-    let mut payloads = Vec::new();
-    while rest.len() >= 5 {
-        let end = 1 + u32::from_be_bytes(rest[1..5].try_into().unwrap()) as usize;
-        let Some(body) = rest.get(5..end) else { break };
-        if rest[0] == b'd' {
-            payloads.push(Bytes::copy_from_slice(body));
-        }
-        rest = &rest[end..];
-    }
-    payloads
 }
