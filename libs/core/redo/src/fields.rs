@@ -1,5 +1,7 @@
 //! Reads the fields of a record's payload; a short payload is a fault, never a panic.
 
+use pg::wal::Block;
+
 use crate::fault::Fault;
 
 /// A position in a payload.
@@ -55,6 +57,15 @@ impl<'a> Fields<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
+    /// A C `bool`: any other value means that this is not what it is taken for.
+    pub(crate) fn bool(&mut self) -> Result<bool, Fault> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Fault::RecordValue("bool")),
+        }
+    }
+
     pub(crate) fn skip(&mut self, len: usize) -> Result<(), Fault> {
         self.take(len).map(|_| ())
     }
@@ -77,6 +88,10 @@ impl<'a> Fields<'a> {
         rest
     }
 
+    pub(crate) const fn len_left(&self) -> usize {
+        self.bytes.len() - self.position
+    }
+
     pub(crate) fn is_at_end(&self) -> bool {
         self.position >= self.bytes.len()
     }
@@ -88,6 +103,11 @@ impl<'a> Fields<'a> {
             Err(Fault::RecordTooLong)
         }
     }
+}
+
+/// Holds a block to have no payload of its own.
+pub(crate) fn expect_no_data(block: &Block) -> Result<(), Fault> {
+    Fields::new(block.data).expect_end()
 }
 
 /// An array of item numbers in a record.

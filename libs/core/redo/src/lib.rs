@@ -97,7 +97,7 @@ fn apply_block(
         rmgr::HEAP => heap::redo(version, record, block, page),
         rmgr::NEON if version >= PgMajor::V16 => heap::redo(version, record, block, page),
         rmgr::HEAP2 => heap::redo2(settings, record, block, page),
-        rmgr::BTREE => btree::redo(record, block, page),
+        rmgr::BTREE => btree::redo(version, record, block, page),
         rmgr::GIN => gin::redo(record, block, page),
         rmgr::HASH => hash::redo(version, record, block, page),
         rmgr::BRIN => brin::redo(record, block, page),

@@ -7,7 +7,7 @@ use pg::page::set_lsn;
 use pg::wal::{Block, Record};
 
 use crate::fault::Fault;
-use crate::fields::Fields;
+use crate::fields::{Fields, expect_no_data};
 use crate::index_tuple::{TID_BYTES, tid};
 use crate::page_compact::{delete_item_in_place, overwrite_item};
 use crate::page_item::{HEADER_BYTES, Page, Place, add_item, bounds, init, put, set_lower};
@@ -28,6 +28,10 @@ const MAP_ITEMS: u32 = ((8192 - HEADER_BYTES - SPECIAL_BYTES) / TID_BYTES) as u3
 const NO_SUMMARY: (u32, u16) = (u32::MAX, 0);
 
 pub(crate) fn redo(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
+    match (record.op(), block.id) {
+        (0x10 | 0x20 | 0x30 | 0x90 | 0xA0, 0) => {} // the summary
+        _ => expect_no_data(block)?,
+    }
     match (record.op(), block.id) {
         (0x00, 0) => create(record, page)?,
         (0x10 | 0x90, 0..=1) => Insert::read(record)?.redo(record, block, page)?,

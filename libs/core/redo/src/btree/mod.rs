@@ -4,19 +4,25 @@ mod page;
 mod remove;
 mod split;
 
+use pg::PgMajor;
 use pg::page::set_lsn;
 use pg::wal::{Block, Record};
 
 use self::page::{LEAF, META, Opaque, ROOT};
 use self::split::Split;
 use crate::fault::Fault;
-use crate::fields::Fields;
+use crate::fields::{Fields, expect_no_data};
 use crate::page_item::{HEADER_BYTES, Page, put, set_lower};
 
-pub(crate) fn redo(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
+pub(crate) fn redo(
+    version: PgMajor,
+    record: &Record,
+    block: &Block,
+    page: &mut Page,
+) -> Result<(), Fault> {
     match (record.op(), block.id) {
         (0x00 | 0x10 | 0x20, 0) => split::insert(record, block, page)?,
-        (0x10 | 0x20, 1) => split::clear_incomplete_split(page)?,
+        (0x10 | 0x20, 1) | (0xA0, 1) => split::clear_incomplete_split(block, page)?,
         (0x20, 2) => meta(block, page)?,
         (op @ (0x30 | 0x40), id) => {
             let split = Split::read(record, op == 0x30)?;
@@ -24,6 +30,7 @@ pub(crate) fn redo(record: &Record, block: &Block, page: &mut Page) -> Result<()
                 0 => split.left(record, block, page)?,
                 1 => split.right(record, block, page)?,
                 2 => {
+                    expect_no_data(block)?;
                     let prev = record.block(1).ok_or(Fault::NoSuchBlock)?.blkno;
                     Opaque {
                         prev,
@@ -31,16 +38,15 @@ pub(crate) fn redo(record: &Record, block: &Block, page: &mut Page) -> Result<()
                     }
                     .write(page)?;
                 }
-                3 => split::clear_incomplete_split(page)?,
+                3 => split::clear_incomplete_split(block, page)?,
                 _ => return Err(Fault::Unsupported),
             }
         }
         (0x50, 0) => split::insert_post(record, block, page)?,
         (0x60, 0) => remove::dedup(record, block, page)?,
-        // The conflict horizon stands before the counts, which 16 did not move.
-        (0x70, 0) => remove::delete(record, block, page, 4)?,
+        (0x70, 0) => remove::delete(version, record, block, page)?,
         (0xC0, 0) => {
-            remove::delete(record, block, page, 0)?;
+            remove::vacuum(record, block, page)?;
             Opaque {
                 cycle: 0,
                 ..Opaque::read(page)?
@@ -50,9 +56,8 @@ pub(crate) fn redo(record: &Record, block: &Block, page: &mut Page) -> Result<()
         (0x80 | 0x90, 0..=3) => remove::unlink(record, block, page)?,
         (0x90, 4) | (0xA0, 2) | (0xE0, 0) => meta(block, page)?,
         (0xA0, 0) => new_root(record, block, page)?,
-        (0xA0, 1) => split::clear_incomplete_split(page)?,
-        (0xB0, 0) => remove::mark_half_dead(record, page)?,
-        (0xB0, 1) => remove::drop_downlink(record, page)?,
+        (0xB0, 0) => remove::MarkHalfDead::read(record)?.leaf(block, page)?,
+        (0xB0, 1) => remove::MarkHalfDead::read(record)?.parent(block, page)?,
         _ => return Err(Fault::Unsupported),
     }
     set_lsn(page, record.end);
@@ -63,6 +68,7 @@ fn new_root(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault
     let mut main = Fields::new(record.main_data);
     main.skip(4)?; // the root's own number
     let level = main.u32()?;
+    main.expect_end()?;
     let flags = if level == 0 { ROOT | LEAF } else { ROOT };
     Opaque {
         prev: 0,
@@ -94,7 +100,9 @@ fn meta(block: &Block, page: &mut Page) -> Result<(), Fault> {
     put(page, HEADER_BYTES + 4, data.take(24)?)?;
     // The number of rows at the last cleanup is no longer kept.
     put(page, HEADER_BYTES + 32, &(-1.0_f64).to_le_bytes())?;
-    put(page, HEADER_BYTES + 40, &[u8::from(data.u8()? != 0)])?;
+    put(page, HEADER_BYTES + 40, &[u8::from(data.bool()?)])?;
+    data.skip(3)?; // padding
+    data.expect_end()?;
     set_lower(page, HEADER_BYTES + META_BYTES);
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Deduplication, deletion of items, deletion of pages.
 
+use pg::PgMajor;
 use pg::wal::{Block, Record};
 
 use super::page::{
@@ -7,7 +8,7 @@ use super::page::{
     without_tids,
 };
 use crate::fault::Fault;
-use crate::fields::Fields;
+use crate::fields::{Fields, expect_no_data};
 use crate::index_tuple::{block_bytes, tuple_len};
 use crate::page_compact::{delete_item, delete_items, overwrite_item};
 use crate::page_item::{
@@ -17,7 +18,9 @@ use crate::page_item::{
 
 /// Merges the runs of equal keys that the record names into posting lists.
 pub(super) fn dedup(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let count = Fields::new(record.main_data).u16()?;
+    let mut main = Fields::new(record.main_data);
+    let count = main.u16()?;
+    main.expect_end()?;
     let mut intervals = Fields::new(block.data);
     let mut fresh = emptied(page)?;
     let mut opaque = Opaque::read(page)?;
@@ -59,19 +62,35 @@ pub(super) fn dedup(record: &Record, block: &Block, page: &mut Page) -> Result<(
     opaque.write(page)
 }
 
-/// Deletes items, and rows out of lists. `counts_at` is where the record counts them.
+/// Deletes items, and rows out of lists, that a scan or an insertion found to be dead.
 pub(super) fn delete(
+    version: PgMajor,
     record: &Record,
     block: &Block,
     page: &mut Page,
-    counts_at: usize,
 ) -> Result<(), Fault> {
     let mut main = Fields::new(record.main_data);
-    main.skip(counts_at)?;
-    let (deleted, updated) = (usize::from(main.u16()?), usize::from(main.u16()?));
+    main.skip(4)?; // the conflict horizon
+    let counts = (main.u16()?, main.u16()?);
+    if version >= PgMajor::V16 {
+        main.bool()?; // whether it is of a catalog
+    }
+    main.expect_end()?;
+    remove(counts, block, page)
+}
+
+/// Deletes items, and rows out of lists, that `VACUUM` removes.
+pub(super) fn vacuum(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
+    let mut main = Fields::new(record.main_data);
+    let counts = (main.u16()?, main.u16()?);
+    main.expect_end()?;
+    remove(counts, block, page)
+}
+
+fn remove((deleted, updated): (u16, u16), block: &Block, page: &mut Page) -> Result<(), Fault> {
     let mut data = Fields::new(block.data);
-    let deleted: Vec<u16> = data.offsets(deleted)?.iter().collect();
-    let updated = data.offsets(updated)?;
+    let deleted: Vec<u16> = data.offsets(usize::from(deleted))?.iter().collect();
+    let updated = data.offsets(usize::from(updated))?;
     for item in updated.iter() {
         let doomed = usize::from(data.u16()?);
         let doomed = data.offsets(doomed)?;
@@ -85,24 +104,47 @@ pub(super) fn delete(
     opaque.write(page)
 }
 
-/// The parent of a page that dies: the item's downlink is taken from the next item, which goes.
-pub(super) fn drop_downlink(record: &Record, page: &mut Page) -> Result<(), Fault> {
-    let item = Fields::new(record.main_data).u16()?;
-    let next = item.checked_add(1).ok_or(Fault::NoSuchItem(item))?;
-    let link = item_bytes(page, next)?
-        .get(..4)
-        .ok_or(Fault::NoSuchItem(next))?
-        .to_vec();
-    let start = item_range(page, item)?.start;
-    put(page, start, &link)?;
-    delete_item(page, next)
+/// A leaf that begins to die, which the tree no longer leads to.
+pub(super) struct MarkHalfDead {
+    parent_item: u16,
+    prev: u32,
+    next: u32,
+    top_parent: u32,
 }
 
-pub(super) fn mark_half_dead(record: &Record, page: &mut Page) -> Result<(), Fault> {
-    let mut main = Fields::new(record.main_data);
-    main.skip(8)?; // the item in the parent, padding, the leaf's own number
-    let (prev, next, top_parent) = (main.u32()?, main.u32()?, main.u32()?);
-    half_dead_leaf(page, prev, next, top_parent)
+impl MarkHalfDead {
+    pub(super) fn read(record: &Record) -> Result<Self, Fault> {
+        let mut main = Fields::new(record.main_data);
+        let parent_item = main.u16()?;
+        main.skip(2 + 4)?; // padding, and the leaf's own number
+        let (prev, next, top_parent) = (main.u32()?, main.u32()?, main.u32()?);
+        main.expect_end()?;
+        Ok(Self {
+            parent_item,
+            prev,
+            next,
+            top_parent,
+        })
+    }
+
+    pub(super) fn leaf(&self, block: &Block, page: &mut Page) -> Result<(), Fault> {
+        expect_no_data(block)?;
+        half_dead_leaf(page, self.prev, self.next, self.top_parent)
+    }
+
+    /// Its parent: the item's downlink is taken from the next item, which goes.
+    pub(super) fn parent(&self, block: &Block, page: &mut Page) -> Result<(), Fault> {
+        expect_no_data(block)?;
+        let item = self.parent_item;
+        let next = item.checked_add(1).ok_or(Fault::NoSuchItem(item))?;
+        let link = item_bytes(page, next)?
+            .get(..4)
+            .ok_or(Fault::NoSuchItem(next))?
+            .to_vec();
+        let start = item_range(page, item)?.start;
+        put(page, start, &link)?;
+        delete_item(page, next)
+    }
 }
 
 /// An empty leaf whose high key points to the top of the subtree that goes with it.
@@ -128,6 +170,8 @@ pub(super) fn unlink(record: &Record, block: &Block, page: &mut Page) -> Result<
     main.skip(4)?; // padding
     let safe_xid = main.u64()?;
     let (leaf_prev, leaf_next, leaf_top) = (main.u32()?, main.u32()?, main.u32()?);
+    main.expect_end()?;
+    expect_no_data(block)?;
     match block.id {
         0 => {
             let leaf = if level == 0 { LEAF } else { 0 };

@@ -4,18 +4,25 @@ use pg::wal::{Block, Record};
 
 use super::page::{INCOMPLETE_SPLIT, LEAF, Opaque, emptied, swap_posting};
 use crate::fault::Fault;
-use crate::fields::Fields;
+use crate::fields::{Fields, expect_no_data};
 use crate::index_tuple::take_tuple;
 use crate::page_item::{Page, Place, add_item, item_bytes, item_range, put};
 
 pub(super) fn insert(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let item = Fields::new(record.main_data).u16()?;
-    add_item(page, &[block.data], item, Place::Insert)
+    add_item(page, &[block.data], item(record)?, Place::Insert)
+}
+
+/// The number that the new item gets, all that the record says of itself.
+fn item(record: &Record) -> Result<u16, Fault> {
+    let mut main = Fields::new(record.main_data);
+    let item = main.u16()?;
+    main.expect_end()?;
+    Ok(item)
 }
 
 /// The new row falls into the middle of the list in the item before.
 pub(super) fn insert_post(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let item = Fields::new(record.main_data).u16()?;
+    let item = item(record)?;
     let mut data = Fields::new(block.data);
     let at = data.u16()?;
     let before = item.checked_sub(1).ok_or(Fault::NoSuchItem(0))?;
@@ -26,7 +33,8 @@ pub(super) fn insert_post(record: &Record, block: &Block, page: &mut Page) -> Re
 }
 
 /// The parent now has the downlink that this page's split was missing.
-pub(super) fn clear_incomplete_split(page: &mut Page) -> Result<(), Fault> {
+pub(super) fn clear_incomplete_split(block: &Block, page: &mut Page) -> Result<(), Fault> {
+    expect_no_data(block)?;
     let mut opaque = Opaque::read(page)?;
     opaque.flags &= !INCOMPLETE_SPLIT;
     opaque.write(page)
@@ -43,13 +51,15 @@ pub(super) struct Split {
 impl Split {
     pub(super) fn read(record: &Record, new_is_left: bool) -> Result<Self, Fault> {
         let mut main = Fields::new(record.main_data);
-        Ok(Self {
+        let split = Self {
             level: main.u32()?,
             first_right: main.u16()?,
             new_item: main.u16()?,
             posting_at: main.u16()?,
             new_is_left,
-        })
+        };
+        main.expect_end()?;
+        Ok(split)
     }
 
     const fn leaf_flag(&self) -> u16 {

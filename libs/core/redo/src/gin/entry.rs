@@ -14,7 +14,7 @@ pub(super) fn insert(
     split: Option<u32>,
     page: &mut Page,
 ) -> Result<(), Fault> {
-    let (item, replaces) = (data.u16()?, data.u8()? != 0);
+    let (item, replaces) = (data.u16()?, data.bool()?);
     data.skip(1)?; // padding
     let tuple = data.rest();
     if tuple_len(tuple)? != tuple.len() {

@@ -1,7 +1,5 @@
 //! The list of entries that wait to be put into the tree, and the metapage, which knows its ends.
 
-use pg::wal::Block;
-
 use super::page::{
     LIST, LIST_FULL_ROW, META, NONE, count, expect, init_page, set_count, set_flags, set_right,
 };
@@ -24,14 +22,14 @@ pub(super) fn meta(content: &[u8], page: &mut Page) -> Result<(), Fault> {
 /// What happens to the last page of the list: it gets the entries of a row, or a next page.
 pub(super) fn change_tail(
     main: &mut Fields<'_>,
-    block: &Block,
+    data: &mut Fields<'_>,
     page: &mut Page,
 ) -> Result<(), Fault> {
     let (old_tail, new_right) = (main.u32()?, main.u32()?);
     let tuples = main.u32()?.cast_signed();
     expect(page, LIST, META)?;
     if tuples > 0 {
-        add_tuples(tuples, block, page)?;
+        add_tuples(tuples, data, page)?;
         let rows = count(page)?;
         return set_count(page, rows.wrapping_add(1));
     }
@@ -42,7 +40,11 @@ pub(super) fn change_tail(
 }
 
 /// Makes a page of the list.
-pub(super) fn add_page(main: &mut Fields<'_>, block: &Block, page: &mut Page) -> Result<(), Fault> {
+pub(super) fn add_page(
+    main: &mut Fields<'_>,
+    data: &mut Fields<'_>,
+    page: &mut Page,
+) -> Result<(), Fault> {
     let (right, tuples) = (main.u32()?, main.u32()?.cast_signed());
     init_page(page, LIST)?;
     set_right(page, right)?;
@@ -50,14 +52,13 @@ pub(super) fn add_page(main: &mut Fields<'_>, block: &Block, page: &mut Page) ->
         set_flags(page, LIST_FULL_ROW)?;
         set_count(page, 1)?;
     }
-    add_tuples(tuples, block, page)
+    add_tuples(tuples, data, page)
 }
 
-fn add_tuples(tuples: i32, block: &Block, page: &mut Page) -> Result<(), Fault> {
-    let mut data = Fields::new(block.data);
+fn add_tuples(tuples: i32, data: &mut Fields<'_>, page: &mut Page) -> Result<(), Fault> {
     for _ in 0..tuples {
         let item = item_count(page)? + 1;
-        add_item(page, &[take_packed_tuple(&mut data)?], item, Place::Insert)?;
+        add_item(page, &[take_packed_tuple(data)?], item, Place::Insert)?;
     }
-    data.expect_end()
+    Ok(())
 }

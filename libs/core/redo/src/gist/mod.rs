@@ -8,9 +8,9 @@ use pg::PgMajor;
 use pg::page::set_lsn;
 use pg::wal::{Block, Record};
 
-use self::page::{DELETED, FOLLOW_RIGHT, HAS_GARBAGE, LEAF, NO_BLOCK, Opaque};
+use self::page::{DELETED, FOLLOW_RIGHT, HAS_GARBAGE, LEAF, NO_BLOCK, Opaque, TUPLES_DELETED};
 use crate::fault::Fault;
-use crate::fields::Fields;
+use crate::fields::{Fields, expect_no_data};
 use crate::index_tuple::take_tuple;
 use crate::page_compact::{delete_item, delete_items, overwrite_item};
 use crate::page_item::{HEADER_BYTES, Page, Place, add_item, bounds, item_count, put, set_lower};
@@ -29,13 +29,22 @@ pub(crate) fn redo(
     page: &mut Page,
 ) -> Result<(), Fault> {
     match (record.op(), block.id) {
-        (PAGE_UPDATE, 0) => update(record, block, page)?,
-        (PAGE_UPDATE, 1) | (PAGE_SPLIT, 0) => note_downlink(record, page)?,
-        (DELETE, 0) => delete(version, record, page)?,
+        (PAGE_UPDATE, 0) => update(version, record, block, page)?,
+        (PAGE_UPDATE, 1) | (PAGE_SPLIT, 0) => {
+            expect_no_data(block)?;
+            note_downlink(record, page)?;
+        }
+        (DELETE, 0) => delete(version, record, block, page)?,
         (PAGE_SPLIT, id) => Split::read(record)?.redo(record, id, block, page)?,
-        (PAGE_DELETE, 0) => PageDelete::read(record)?.mark(page)?,
-        (PAGE_DELETE, 1) => delete_item(page, PageDelete::read(record)?.downlink)?,
-        // The reuse of a page and a new LSN change no page.
+        (PAGE_DELETE, id @ 0..=1) => {
+            expect_no_data(block)?;
+            let delete = PageDelete::read(record)?;
+            match id {
+                0 => delete.mark(page)?,
+                _ => delete_item(page, delete.downlink)?,
+            }
+        }
+        // The reuse of a page and a new LSN name no page.
         _ => return Err(Fault::Unsupported),
     }
     set_lsn(page, record.end);
@@ -59,7 +68,7 @@ fn note_downlink(record: &Record, page: &mut Page) -> Result<(), Fault> {
 }
 
 /// Deletes items and adds others.
-fn update(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
+fn update(version: PgMajor, record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
     let mut main = Fields::new(record.main_data);
     let (deleted, inserted) = (main.u16()?, main.u16()?);
     main.expect_end()?;
@@ -71,6 +80,9 @@ fn update(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> 
         return data.expect_end();
     }
     delete_items(page, &doomed)?;
+    if !doomed.is_empty() {
+        note_deleted(version, page)?;
+    }
     add_tuples(page, &mut data, u32::from(inserted))
 }
 
@@ -85,18 +97,29 @@ fn add_tuples(page: &mut Page, data: &mut Fields, count: u32) -> Result<(), Faul
 }
 
 /// Removes items of a leaf that scans had found to be dead.
-fn delete(version: PgMajor, record: &Record, page: &mut Page) -> Result<(), Fault> {
+fn delete(version: PgMajor, record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
+    expect_no_data(block)?;
     let mut main = Fields::new(record.main_data);
     main.skip(4)?; // the conflict horizon
     let count = usize::from(main.u16()?);
-    if !matches!(version, PgMajor::V14 | PgMajor::V15) {
-        main.skip(2)?; // whether it is of a catalog, and padding
+    if version >= PgMajor::V16 {
+        main.bool()?; // whether it is of a catalog
+        main.skip(1)?; // padding
     }
     let doomed: Vec<u16> = main.offsets(count)?.iter().collect();
     main.expect_end()?;
     let mut opaque = Opaque::read(page)?;
     delete_items(page, &doomed)?;
     opaque.flags &= !HAS_GARBAGE;
+    opaque.write(page)?;
+    note_deleted(version, page)
+}
+
+fn note_deleted(version: PgMajor, page: &mut Page) -> Result<(), Fault> {
+    let mut opaque = Opaque::read(page)?;
+    if version != PgMajor::V15 && opaque.flags & LEAF != 0 {
+        opaque.flags |= TUPLES_DELETED;
+    }
     opaque.write(page)
 }
 
@@ -114,10 +137,10 @@ impl Split {
         let old_right = main.u32()?;
         main.skip(4)?; // padding
         let old_split_lsn = main.u64()?;
-        let is_leaf = main.u8()? != 0;
+        let is_leaf = main.bool()?;
         main.skip(1)?; // padding
         let pages = main.u16()?;
-        let follow_right = main.u8()? != 0;
+        let follow_right = main.bool()?;
         main.skip(3)?; // padding
         main.expect_end()?;
         Ok(Self {

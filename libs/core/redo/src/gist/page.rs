@@ -5,6 +5,8 @@ use crate::page_item::{Page, bounds, init, put, u16_at, u32_at};
 
 pub(super) const LEAF: u16 = 0x01;
 pub(super) const DELETED: u16 = 0x02;
+/// Items of a leaf were removed. Nothing reads it, and 15 did without it.
+pub(super) const TUPLES_DELETED: u16 = 0x04;
 /// The page on the right has no downlink yet.
 pub(super) const FOLLOW_RIGHT: u16 = 0x08;
 pub(super) const HAS_GARBAGE: u16 = 0x10;

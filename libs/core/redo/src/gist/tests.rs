@@ -80,3 +80,41 @@ fn an_image_of_a_left_half_does_not_yet_say_that_its_downlink_is_there() {
         assert_eq!((opaque.split_lsn, opaque.flags), expected, "{op:#x} {id}");
     }
 }
+
+/// The server does not, so that its own check of recovery would fail here.
+#[test]
+fn recovery_notes_that_dead_items_went_except_in_15() {
+    for (version, main, flags) in [
+        (
+            PgMajor::V14,
+            &[9, 0, 0, 0, 1, 0, 1, 0][..],
+            LEAF | TUPLES_DELETED,
+        ),
+        (PgMajor::V15, &[9, 0, 0, 0, 1, 0, 1, 0], LEAF),
+        (
+            PgMajor::V16,
+            &[9, 0, 0, 0, 1, 0, 1, 0, 1, 0],
+            LEAF | TUPLES_DELETED,
+        ),
+    ] {
+        let mut page = waiting();
+        let of = waiting();
+        let mut record = record(DELETE, 0, &of);
+        record.main_data = main;
+        let block = Block {
+            image: None,
+            ..record.blocks[0].clone()
+        };
+        record.blocks = Blocks::from_iter([block]);
+        let leaf = Opaque {
+            split_lsn: 7,
+            right: 3,
+            flags: LEAF | HAS_GARBAGE,
+        };
+        leaf.init(&mut page).unwrap();
+        add_item(&mut page, &[&[0; 16]], 1, Place::Insert).unwrap();
+        redo(version, &record, &record.blocks[0], &mut page).unwrap();
+        assert_eq!(Opaque::read(&page).unwrap().flags, flags, "{version}");
+        assert_eq!(item_count(&page), Ok(0), "{version}");
+    }
+}

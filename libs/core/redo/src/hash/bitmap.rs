@@ -1,10 +1,7 @@
 //! Pages that say which overflow pages are in use, a bit each.
 
-use pg::wal::Block;
-
 use super::page::{BITMAP, NONE, SPECIAL, expect, init_page};
 use crate::fault::Fault;
-use crate::fields::Fields;
 use crate::page_item::{HEADER_BYTES, Page, bounds, set_lower};
 
 /// Makes a bitmap of `len` bytes, all of whose pages are in use: none of them exists yet.
@@ -19,9 +16,8 @@ pub(super) fn init(len: u16, page: &mut Page) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Sets or clears the bit that the record names.
-pub(super) fn put(block: &Block, page: &mut Page, in_use: bool) -> Result<(), Fault> {
-    let bit = Fields::new(block.data).u32()?;
+/// Sets or clears a bit.
+pub(super) fn put(bit: u32, page: &mut Page, in_use: bool) -> Result<(), Fault> {
     expect(page, BITMAP)?;
     let end = bounds(page)?.lower;
     let byte = page[HEADER_BYTES..end]

@@ -1,9 +1,9 @@
 //! The first page of an index: how many buckets there are, and where their pages lie.
 
-use pg::wal::{Block, Record};
+use pg::wal::Record;
 
-use super::bucket::Split;
-use super::page::{META, NONE, OVERFLOW, SPECIAL, expect, init_page};
+use super::bitmap;
+use super::page::{META, NONE, OVERFLOW, SPECIAL, expect, init_page, set_next};
 use crate::fault::Fault;
 use crate::fields::Fields;
 use crate::page_item::{HEADER_BYTES, Page, put, set_lower, u32_at};
@@ -131,55 +131,65 @@ pub(super) fn set_first_free(page: &mut Page, bit: u32) -> Result<(), Fault> {
 const MASKS: u8 = 1;
 const STEP: u8 = 2;
 
-pub(super) fn split(split: &Split, block: &Block, page: &mut Page) -> Result<(), Fault> {
+/// There is a bucket more; `changes` says what else changes with it.
+pub(super) fn split(
+    bucket: u32,
+    changes: u8,
+    data: &mut Fields<'_>,
+    page: &mut Page,
+) -> Result<(), Fault> {
     expect(page, META)?;
-    if split.meta & !(MASKS | STEP) != 0 {
+    if changes & !(MASKS | STEP) != 0 {
         return Err(Fault::RecordValue("split flags"));
     }
-    let mut data = Fields::new(block.data);
-    put_u32(page, MAX_BUCKET, split.bucket)?;
-    if split.meta & MASKS != 0 {
+    put_u32(page, MAX_BUCKET, bucket)?;
+    if changes & MASKS != 0 {
         put_u32(page, LOW_MASK, data.u32()?)?;
         put_u32(page, HIGH_MASK, data.u32()?)?;
     }
-    if split.meta & STEP != 0 {
+    if changes & STEP != 0 {
         let (step, spares) = (data.u32()?, data.u32()?);
         put_u32(page, slot(SPARES, step, SPARES_MAX)?, spares)?;
         put_u32(page, OVERFLOW_POINT, step)?;
     }
-    data.expect_end()
+    Ok(())
 }
 
 /// A bucket gets one page more.
 pub(super) struct Overflow {
-    pub(super) bitmap_bytes: u16,
+    bitmap_bytes: u16,
     /// Its bit was clear, in a bitmap: a page that was given back.
     is_reused: bool,
-    pub(super) block: u32,
+    block: u32,
     prev: u32,
     new_bitmap: Option<u32>,
 }
 
 impl Overflow {
-    pub(super) fn read(record: &Record) -> Result<Self, Fault> {
-        let mut main = Fields::new(record.main_data);
+    pub(super) fn read(record: &Record, main: &mut Fields<'_>) -> Result<Self, Fault> {
         let block = |id| record.block(id).map(|block| block.blkno);
         Ok(Self {
             bitmap_bytes: main.u16()?,
-            is_reused: main.u8()? != 0,
+            is_reused: main.bool()?,
             block: block(0).ok_or(Fault::NoSuchBlock)?,
             prev: block(1).ok_or(Fault::NoSuchBlock)?,
             new_bitmap: block(3),
         })
     }
 
-    pub(super) fn page(&self, block: &Block, page: &mut Page) -> Result<(), Fault> {
-        let bucket = Fields::new(block.data).u32()?;
-        init_page(page, self.prev, bucket, OVERFLOW)
+    pub(super) fn redo(&self, id: u8, data: &mut Fields<'_>, page: &mut Page) -> Result<(), Fault> {
+        match id {
+            0 => init_page(page, self.prev, data.u32()?, OVERFLOW),
+            1 => set_next(page, self.block),
+            2 => bitmap::put(data.u32()?, page, true),
+            3 => bitmap::init(self.bitmap_bytes, page),
+            4 => self.meta(data.u32()?, page),
+            _ => Err(Fault::Unsupported),
+        }
     }
 
-    pub(super) fn meta(&self, block: &Block, page: &mut Page) -> Result<(), Fault> {
-        set_first_free(page, Fields::new(block.data).u32()?)?;
+    fn meta(&self, first_free: u32, page: &mut Page) -> Result<(), Fault> {
+        set_first_free(page, first_free)?;
         if self.is_reused {
             return Ok(());
         }

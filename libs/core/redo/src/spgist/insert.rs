@@ -25,8 +25,8 @@ impl<'a> AddLeaf<'a> {
     pub(super) fn read(record: &'a Record) -> Result<Self, Fault> {
         let mut main = Fields::new(record.main_data);
         let add = Self {
-            new_page: main.u8()? != 0,
-            nulls: main.u8()? != 0,
+            new_page: main.bool()?,
+            nulls: main.bool()?,
             item: main.u16()?,
             head: main.u16()?,
             parent: main.u16()?,
@@ -72,9 +72,9 @@ impl<'a> MoveLeafs<'a> {
     pub(super) fn read(record: &'a Record) -> Result<Self, Fault> {
         let mut main = Fields::new(record.main_data);
         let moves = usize::from(main.u16()?);
-        let new_page = main.u8()? != 0;
-        let replaces_dead = main.u8()? != 0;
-        let nulls = main.u8()? != 0;
+        let new_page = main.bool()?;
+        let replaces_dead = main.bool()?;
+        let nulls = main.bool()?;
         main.skip(1)?; // padding
         let (parent, node) = (main.u16()?, main.u16()?);
         main.skip(2)?; // padding
@@ -138,7 +138,7 @@ impl<'a> AddNode<'a> {
     pub(super) fn read(record: &'a Record) -> Result<Self, Fault> {
         let mut main = Fields::new(record.main_data);
         let (item, new_item) = (main.u16()?, main.u16()?);
-        let (new_page, parent_block) = (main.u8()? != 0, main.u8()?);
+        let (new_page, parent_block) = (main.bool()?, main.u8()?);
         let (parent, node) = (main.u16()?, main.u16()?);
         main.skip(2)?; // padding
         let origin = Origin::take(&mut main)?;
@@ -197,8 +197,8 @@ impl<'a> SplitTuple<'a> {
         let split = Self {
             prefix_item: main.u16()?,
             postfix_item: main.u16()?,
-            new_page: main.u8()? != 0,
-            same_page: main.u8()? != 0,
+            new_page: main.bool()?,
+            same_page: main.bool()?,
             prefix: take_inner(&mut main)?,
             postfix: take_inner(&mut main)?,
         };

@@ -13,7 +13,7 @@ use self::insert::{AddLeaf, AddNode, MoveLeafs, SplitTuple};
 use self::page::{State, Target};
 use self::pick_split::PickSplit;
 use crate::fault::Fault;
-use crate::fields::Fields;
+use crate::fields::{Fields, expect_no_data};
 use crate::page_item::Page;
 
 pub(crate) fn redo(
@@ -22,6 +22,8 @@ pub(crate) fn redo(
     block: &Block,
     page: &mut Page,
 ) -> Result<(), Fault> {
+    // All of it is in the record's own payload.
+    expect_no_data(block)?;
     match (record.op(), block.id) {
         (0x10, id @ 0..=1) => AddLeaf::read(record)?.redo(record, id, page)?,
         (0x20, id @ 0..=2) => MoveLeafs::read(record)?.redo(record, id, page)?,
@@ -48,7 +50,7 @@ impl Origin {
     fn take(main: &mut Fields) -> Result<Self, Fault> {
         let origin = Self {
             xid: main.u32()?,
-            is_build: main.u8()? != 0,
+            is_build: main.bool()?,
         };
         main.skip(3)?; // padding
         Ok(origin)

@@ -31,13 +31,12 @@ pub(super) struct PickSplit<'a> {
 impl<'a> PickSplit<'a> {
     pub(super) fn read(record: &'a Record) -> Result<Self, Fault> {
         let mut main = Fields::new(record.main_data);
-        let is_root = main.u8()? != 0;
+        let is_root = main.bool()?;
         main.skip(1)?; // padding
         let (deletes, inserts) = (usize::from(main.u16()?), usize::from(main.u16()?));
-        let (new_source, new_destination) = (main.u8()? != 0, main.u8()? != 0);
+        let (new_source, new_destination) = (main.bool()?, main.bool()?);
         let inner_item = main.u16()?;
-        let (new_inner, nulls, inner_is_parent) =
-            (main.u8()? != 0, main.u8()? != 0, main.u8()? != 0);
+        let (new_inner, nulls, inner_is_parent) = (main.bool()?, main.bool()?, main.bool()?);
         main.skip(1)?; // padding
         let (parent, node) = (main.u16()?, main.u16()?);
         main.skip(2)?; // padding

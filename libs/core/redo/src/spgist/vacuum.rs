@@ -65,8 +65,9 @@ pub(super) fn redirections(
     let count = usize::from(main.u16()?);
     let first_placeholder = main.u16()?;
     main.skip(4)?; // the conflict horizon
-    if !matches!(version, PgMajor::V14 | PgMajor::V15) {
-        main.skip(2)?; // whether it is of a catalog, and padding
+    if version >= PgMajor::V16 {
+        main.bool()?; // whether it is of a catalog
+        main.skip(1)?; // padding
     }
     let forgotten = main.offsets(count)?;
     main.expect_end()?;
