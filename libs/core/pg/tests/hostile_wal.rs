@@ -1,7 +1,10 @@
 //! Bytes that are not WAL, or not any more: errors, never panics.
 
+use bytes::Bytes;
 use ids::Lsn;
 use pg::PgMajor;
+use pg::control::{CONTROL_FILE_BYTES, ControlFile};
+use pg::datadir::FilenodeMap;
 use pg::rmgr::Payload;
 use pg::wal::{Compression, Decoder, Image, WalShape, decode, encode_record, lay_out};
 use proptest::prelude::*;
@@ -13,20 +16,28 @@ const SHAPE: WalShape = WalShape {
     tli: 1,
 };
 
+const ALL: [PgMajor; 5] = [
+    PgMajor::V14,
+    PgMajor::V15,
+    PgMajor::V16,
+    PgMajor::V17,
+    PgMajor::V18,
+];
+
 proptest! {
     #[test]
     fn a_body_of_any_bytes_is_taken_apart_or_refused(
         parts in prop::collection::vec(prop_oneof![any::<u8>(), 0_u8..4, 252_u8..], 0..200),
-        rmid in 0_u8..30,
-        old in any::<bool>(),
+        rmid in prop_oneof![0_u8..30, 126_u8..136],
+        version in prop::sample::select(&ALL),
     ) {
         let mut record = encode_record(Lsn(8), 3, rmid, 0, b"");
         record.truncate(24);
         record.extend(parts);
         let total = record.len() as u32;
         record[..4].copy_from_slice(&total.to_le_bytes());
-        let version = if old { PgMajor::V14 } else { PgMajor::V17 };
         if let Ok(record) = decode(version, Lsn(8), Lsn(16), &record) {
+            let _payload_or_error = Payload::read(version, &record);
             for block in record.blocks {
                 let _page_or_error = block.image.map(|image| image.restore());
             }
@@ -37,9 +48,10 @@ proptest! {
     fn a_payload_of_any_bytes_is_read_or_refused(
         words in prop::collection::vec(prop_oneof![0_u32..6, any::<u32>()], 0..40),
         odd in prop::collection::vec(any::<u8>(), 0..4),
-        rmid in 0_u8..23,
+        rmid in prop_oneof![0_u8..23, 126_u8..136],
         op in 0_u8..16,
         prepare in any::<bool>(),
+        version in prop::sample::select(&ALL),
     ) {
         let mut payload: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         payload.extend(odd);
@@ -52,8 +64,8 @@ proptest! {
             payload[4..8].copy_from_slice(&total.to_le_bytes());
         }
         let record = encode_record(Lsn(8), 3, rmid, op << 4, &payload);
-        if let Ok(record) = decode(PgMajor::V15, Lsn(8), Lsn(16), &record) {
-            let _payload_or_error = Payload::read(PgMajor::V15, &record);
+        if let Ok(record) = decode(version, Lsn(8), Lsn(16), &record) {
+            let _payload_or_error = Payload::read(version, &record);
         }
     }
 
@@ -70,6 +82,32 @@ proptest! {
         {
             let image = Image { hole_offset, hole_length, compression, apply: true, bytes: &bytes };
             let _page_or_error = image.restore();
+        }
+    }
+
+    #[test]
+    fn control_state_and_maps_of_any_bytes_are_read_or_refused(
+        mut bytes in prop::collection::vec(any::<u8>(), 0..600),
+        version in prop::sample::select(&ALL),
+        length in prop::sample::select(&[512_usize, 524]),
+    ) {
+        // A map past its magic and its checksum, which chance does not hit.
+        bytes.resize(length, 0);
+        bytes[..4].copy_from_slice(&0x0059_2717_u32.to_le_bytes());
+        let at = if version < PgMajor::V16 { 504 } else { 520 };
+        if at + 4 <= length {
+            let crc = crc32c::crc32c(&bytes[..at]);
+            bytes[at..at + 4].copy_from_slice(&crc.to_le_bytes());
+        }
+        let _map_or_error = FilenodeMap::parse(version, Bytes::from(bytes.clone()));
+        // A pg_control past its catalogue version and its checksum.
+        bytes.resize(CONTROL_FILE_BYTES, 0);
+        bytes[12..16].copy_from_slice(&version.catalog_version().to_le_bytes());
+        let at = if version < PgMajor::V18 { 288 } else { 292 };
+        let crc = crc32c::crc32c(&bytes[..at]);
+        bytes[at..at + 4].copy_from_slice(&crc.to_le_bytes());
+        if let Ok(control) = ControlFile::parse(&bytes) {
+            let _checkpoint = control.checkpoint();
         }
     }
 

@@ -18,6 +18,7 @@ use super::rmgr;
 /// Longer records do not exist (`XLogRecordMaxSize`).
 const RECORD_BYTES_MAX: u32 = 1020 << 20;
 const OP_SWITCH: u8 = 0x40;
+const OP_OVERWRITE_CONTRECORD: u8 = 0xD0;
 /// So much room is kept from one record of several pieces to the next.
 const PIECES_BYTES_KEPT: usize = 1 << 20;
 
@@ -65,6 +66,14 @@ pub enum FrameError {
         /// What is so.
         expected: Lsn,
     },
+    /// The rest of a record got lost, and what stands in its place does not say so.
+    #[error("WAL record at {lsn} stands where the one at {lost} was to go on, and does not say so")]
+    Overwrites {
+        /// Where the record begins.
+        lsn: Lsn,
+        /// Where the one begins whose rest got lost.
+        lost: Lsn,
+    },
 }
 
 #[derive(Debug)]
@@ -106,6 +115,8 @@ pub struct Decoder {
     pieces: Vec<u8>,
     /// Whether the first page may begin inside a record.
     scanning: bool,
+    /// The record whose rest got lost, until the next one has said so.
+    lost: Option<Lsn>,
     last: Option<(Lsn, Lsn)>,
     failed: Option<FrameError>,
 }
@@ -120,6 +131,7 @@ impl Decoder {
             input: Input::new(start),
             pieces: Vec::new(),
             scanning: false,
+            lost: None,
             last: None,
             failed: None,
         }
@@ -269,7 +281,10 @@ impl Decoder {
         };
         match &self.state {
             // The rest of the record was lost, and another stands in its place.
-            State::Inside { .. } if flags & FIRST_IS_OVERWRITE_CONTRECORD != 0 && !continues => {
+            State::Inside { start, .. }
+                if flags & FIRST_IS_OVERWRITE_CONTRECORD != 0 && !continues =>
+            {
+                self.lost = Some(*start);
                 self.state = State::Between;
             }
             State::Inside { left, .. } if found == *left => {}
@@ -322,6 +337,12 @@ impl Decoder {
                 expected,
             });
         }
+        if let Some(lost) = self.lost
+            && !says_overwritten(header, bytes, lost)
+        {
+            return Err(FrameError::Overwrites { lsn, lost });
+        }
+        self.lost = None;
         let at = self.input.at();
         let mut end = at.align8();
         if header.rmid == rmgr::XLOG && header.info & 0xF0 == OP_SWITCH {
@@ -338,6 +359,16 @@ impl Decoder {
     }
 }
 
+/// Whether a record is the one that PostgreSQL writes behind one whose rest got lost
+/// (`xl_overwrite_contrecord`).
+fn says_overwritten(header: RecordHeader, bytes: &[u8], lost: Lsn) -> bool {
+    // A short main data header, then the LSN.
+    let lsn = bytes.get(RECORD_HEADER_BYTES + 2..);
+    header.rmid == rmgr::XLOG
+        && header.info & 0xF0 == OP_OVERWRITE_CONTRECORD
+        && lsn.is_some_and(|lsn| lsn.starts_with(&lost.0.to_le_bytes()))
+}
+
 /// CRC-32C of a whole record, as its header must have it; `None` where there is no whole header.
 #[must_use]
 pub fn record_crc(record: &[u8]) -> Option<u32> {
@@ -347,3 +378,6 @@ pub fn record_crc(record: &[u8]) -> Option<u32> {
         record.get(..20)?,
     ))
 }
+
+#[cfg(test)]
+mod tests;
