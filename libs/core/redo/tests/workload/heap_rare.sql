@@ -1,8 +1,8 @@
 -- What tables go through seldom. Statements that \gexec makes run in a transaction each.
 create schema rare; set search_path = rare, public;
-create extension dblink schema public;
-select dblink_connect('other', format('host=%s user=postgres dbname=postgres options=-csearch_path=rare',
-  current_setting('unix_socket_directories')));
+-- Another session is a psql of its own.
+\setenv PGHOST :HOST
+\setenv PGUSER :USER
 
 -- Every way to take the map's bits away, each from a page that has them.
 create table v(id int, filler text) with (autovacuum_enabled = off);
@@ -24,6 +24,7 @@ select unnest(array[format('update w set filler = repeat(''W'', 620) where id = 
   from generate_series(1, 30) i \gexec
 -- A page that is empty, and known to be.
 create table e(id int, filler text) with (autovacuum_enabled = off);
+alter table e alter filler set storage plain;
 insert into e select i, repeat('e', 7000) from generate_series(1, 90) i;
 delete from e where id < 90;
 vacuum (freeze) e; vacuum (freeze) e;
@@ -53,20 +54,25 @@ alter table z add d int;
 insert into z select i, i, 'new', i from generate_series(7001, 9000) i;
 begin;
 select count(*) from (select * from z where a % 23 = 0 for key share) s;
-select * from dblink('other', 'select count(*) from (select * from z where a % 23 = 0 for key share) s') r(n bigint);
+\! psql -Xqc 'select count(*) from (select * from rare.z where a % 23 = 0 for key share) s' postgres >other.log
 commit;
 vacuum (freeze, disable_page_skipping) z;
 -- Tuples of multixacts of which a member still runs.
-select dblink_exec('other', 'begin');
-select * from dblink('other', 'select count(*) from (select * from z where a % 29 = 0 for key share) s') r(n bigint);
+select pg_advisory_lock(1);
+\! psql -Xqc begin -c 'select 1 from rare.z where a % 29 = 0 for key share' -c 'select pg_advisory_lock(1)' -c commit postgres >other.log &
+do $$ begin
+  while not exists (select from pg_locks where locktype = 'advisory' and not granted) loop
+    perform pg_sleep(0.05);
+  end loop;
+end $$;
 update z set b = 4 where a % 29 = 0;
 vacuum (freeze, disable_page_skipping) z;
-select dblink_exec('other', 'commit');
+select pg_advisory_unlock(1);
 vacuum (freeze, disable_page_skipping) z;
 -- A lock of a row takes its later versions along, which another transaction made.
 begin;
 update z set b = 5 where a % 50 = 0;
-select * from dblink('other', 'select count(*) from (select * from z where a % 50 = 0 for key share) s') r(n bigint);
+\! psql -Xqc 'select count(*) from (select * from rare.z where a % 50 = 0 for key share) s' postgres >other.log
 update z set b = 6 where a % 50 = 0;
 commit;
 
@@ -132,4 +138,3 @@ select count(*) from hb;
 update v set id = id + 1 where id % 9 = 0;
 vacuum v; vacuum hb;
 select :stops;
-select dblink_disconnect('other');
