@@ -93,13 +93,40 @@ const WANTED: &[(u8, u8, &[u8], RangeInclusive<PgMajor>)] = &[
     (rmgr::BRIN, 0xA0, &[0, 1, 2], ALL),
 ];
 
+/// Pages of the visibility map, which heap records name where they clear a bit of it.
+const WANTED_OF_MAP: &[(u8, u8, &[u8])] = &[
+    (rmgr::HEAP2, 0x50, &[1]),
+    (rmgr::HEAP, 0x00, &[1]),
+    (rmgr::HEAP, 0x80, &[1]),
+    (rmgr::HEAP, 0x10, &[1]),
+    // That of the new tuple's page, and that of the old one's where it is another page.
+    (rmgr::HEAP, 0x20, &[2, 3]),
+    (rmgr::HEAP, 0xA0, &[2]),
+    (rmgr::HEAP, 0x40, &[3]),
+    (rmgr::HEAP, 0x60, &[1]),
+];
+
+/// Whether they do: since the middle of 2026.
+fn names_map(release: &Release) -> bool {
+    let minor = release.minor.unwrap_or(0);
+    match release.major {
+        PgMajor::V17 => minor >= 11,
+        V18 => minor >= 5,
+        _ => false,
+    }
+}
+
 /// What was not reached often enough; `reached`: how often a block of an op was.
 pub(crate) fn missing(
     release: &Release,
     reached: impl Fn(u8, u8, u8) -> Option<u64>,
 ) -> Vec<String> {
     let rows = WANTED.iter().filter(|row| row.3.contains(&release.major));
-    rows.flat_map(|(rmid, op, roles, _)| roles.iter().map(move |role| (*rmid, *op, *role)))
+    let rows = rows.map(|(rmid, op, roles, _)| (rmid, op, roles));
+    let of_map = WANTED_OF_MAP.iter().filter(|_| names_map(release));
+    let of_map = of_map.map(|(rmid, op, roles)| (rmid, op, roles));
+    rows.chain(of_map)
+        .flat_map(|(rmid, op, roles)| roles.iter().map(move |role| (*rmid, *op, *role)))
         .map(|(rmid, op, role)| (rmid, op, role, reached(rmid, op, role).unwrap_or(0)))
         .filter(|(.., times)| *times < OFTEN)
         .map(|(rmid, op, role, times)| {
