@@ -162,6 +162,10 @@ pub enum KeyKind {
     CommitTime,
     /// The progress of a replication origin.
     ReplOrigin(u16),
+    /// The list of tablespaces of the user.
+    Tablespaces,
+    /// The list of replication origins that have a progress.
+    ReplOrigins,
 }
 
 /// A key of the page server's key space.
@@ -215,6 +219,8 @@ impl Key {
             KeyKind::AuxFile(number) => Self::pack(3, 1, 0, 0, 0, number),
             KeyKind::CommitTime => Self::pack(3, 0, 0, 0, 0, 3),
             KeyKind::ReplOrigin(origin) => Self::pack(4, 0, 0, 0, 0, origin as u32),
+            KeyKind::Tablespaces => Self::pack(3, 0, 0, 0, 0, 4),
+            KeyKind::ReplOrigins => Self::pack(3, 0, 0, 0, 0, 5),
         }
     }
 
@@ -256,6 +262,8 @@ impl Key {
             (3, 0, 0, 0, 0, 2) => KeyKind::AuxFiles,
             (3, 1, 0, 0, 0, number) => KeyKind::AuxFile(number),
             (3, 0, 0, 0, 0, 3) => KeyKind::CommitTime,
+            (3, 0, 0, 0, 0, 4) => KeyKind::Tablespaces,
+            (3, 0, 0, 0, 0, 5) => KeyKind::ReplOrigins,
             (4, 0, 0, 0, 0, origin) => KeyKind::ReplOrigin(u16::try_from(origin).ok()?),
             _ => return None,
         };
@@ -345,6 +353,8 @@ mod tests {
             KeyKind::AuxFile(u32::MAX),
             KeyKind::CommitTime,
             KeyKind::ReplOrigin(u16::MAX),
+            KeyKind::Tablespaces,
+            KeyKind::ReplOrigins,
         ] {
             assert_eq!(Key::new(kind).kind(), Some(kind));
         }

@@ -4,6 +4,7 @@
 use ids::Lsn;
 
 use crate::cursor::Cursor;
+use crate::rmgr::ParameterChange;
 use crate::{PgMajor, UnsupportedVersion};
 
 /// The length of the file.
@@ -264,6 +265,27 @@ impl ControlFile {
         // minRecoveryPoint, its timeline, backupStartPoint, backupEndPoint, backupEndRequired.
         self.put(136, &[0; 12]);
         self.put(152, &[0; 17]);
+        self.seal();
+    }
+
+    /// Takes over the settings that a server changed, as its own recovery does (`xlog_redo`).
+    pub fn set_parameters(&mut self, parameters: &ParameterChange) {
+        for (at, value) in [
+            (172, parameters.wal_level),
+            (180, parameters.max_connections),
+            (184, parameters.max_worker_processes),
+            (188, parameters.max_wal_senders),
+            (192, parameters.max_prepared_xacts),
+            (196, parameters.max_locks_per_xact),
+        ] {
+            self.put(at, &value.to_le_bytes());
+        }
+        self.put(176, &[u8::from(parameters.wal_log_hints)]);
+        self.put(200, &[u8::from(parameters.track_commit_timestamp)]);
+        self.seal();
+    }
+
+    fn seal(&mut self) {
         let crc = self.crc();
         self.put(self.crc_at(), &crc.to_le_bytes());
     }
