@@ -64,6 +64,10 @@ pub struct Config {
     /// The longest archive that is imported.
     #[serde(default = "default_import_bytes_max")]
     pub import_bytes_max: u64,
+    /// Custom resource managers (128 to 255) whose records are passed over where they name no page.
+    /// Such a record of any other stops ingest: nobody knows what it does.
+    #[serde(default)]
+    pub custom_rmgrs_to_skip: Vec<u8>,
     /// Between two renewals of a lease (K2).
     #[serde(default = "default_lease_renew_ms")]
     pub lease_renew_ms: u64,
@@ -295,6 +299,7 @@ mod tests {
             cache_memory_bytes: default_cache_memory_bytes(),
             read_wait_ms: default_read_wait_ms(),
             import_bytes_max: default_import_bytes_max(),
+            custom_rmgrs_to_skip: Vec::new(),
             lease_renew_ms: default_lease_renew_ms(),
             lease_drain_ms: default_lease_drain_ms(),
         };

@@ -144,6 +144,7 @@ mod tests {
                 last_key: Key::MAX,
                 first_lsn: Lsn(11),
                 last_lsn: Lsn(20),
+                has_gaps: false,
             }],
         }
     }

@@ -19,6 +19,7 @@ struct Metrics {
     requests: HistogramVec,
     flushes: Histogram,
     compactions: IntCounter,
+    unreadable: IntCounterVec,
 }
 
 /// A read of WAL was taken in.
@@ -59,6 +60,14 @@ pub(crate) fn flushed(took: Duration) {
 pub(crate) fn compacted() {
     if let Some(metrics) = metrics() {
         metrics.compactions.inc();
+    }
+}
+
+/// A page was wanted that cannot be made of what is stored.
+pub(crate) fn unreadable(tenant: TenantId, timeline: TimelineId) {
+    if let Some(metrics) = metrics() {
+        let labels = [tenant.to_string(), timeline.to_string()];
+        metrics.unreadable.with_label_values(&labels).inc();
     }
 }
 
@@ -149,6 +158,13 @@ fn make() -> prometheus::Result<Metrics> {
         compactions: registered(IntCounter::new(
             "redoubt_pageserver_compactions_total",
             "Times that images were written of what changed",
+        )?)?,
+        unreadable: registered(IntCounterVec::new(
+            Opts::new(
+                "redoubt_pageserver_unreadable_total",
+                "Times that a page was wanted which cannot be redone",
+            ),
+            &of_timeline,
         )?)?,
     })
 }

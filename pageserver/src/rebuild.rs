@@ -5,17 +5,13 @@
 use bytes::{Bytes, BytesMut};
 use ids::Lsn;
 use pg::PgMajor;
-use pg::wal::DecodeError;
-use redo::{RedoError, Settings};
+use pg::wal::{DecodeError, rmgr};
+use redo::{Fault, RedoError, Settings, vm};
 
 use crate::value::{Value, XidStatus};
 
 /// The size of a page.
 pub(crate) const PAGE_BYTES: usize = 8192;
-const PAGE_HEADER_BYTES: usize = 24;
-/// Two bits of the visibility map for each heap block.
-const HEAP_BLOCKS_PER_BYTE: u32 = 4;
-const HEAP_BLOCKS_PER_VM_PAGE: u32 = (PAGE_BYTES - PAGE_HEADER_BYTES) as u32 * HEAP_BLOCKS_PER_BYTE;
 const XIDS_PER_CLOG_PAGE: u32 = PAGE_BYTES as u32 * 4;
 
 /// Why a content cannot be rebuilt.
@@ -34,6 +30,12 @@ pub(crate) enum RebuildError {
         #[source]
         source: DecodeError,
     },
+    /// A record of an extension, which nobody else can redo.
+    #[error(
+        "the record that ends at {lsn} is of custom resource manager {rmid}, which cannot be \
+         redone: the page is not known from there on until an image of it comes"
+    )]
+    Custom { lsn: Lsn, rmid: u8 },
     /// A record that does not apply to its page.
     #[error("the record that ends at {lsn} cannot be redone")]
     Redo {
@@ -56,6 +58,7 @@ pub(crate) fn rebuild(
             Value::Gone => content = None,
             Value::Record {
                 will_init,
+                logs_hints,
                 block,
                 start,
                 record,
@@ -64,8 +67,14 @@ pub(crate) fn rebuild(
                     content = Some(BytesMut::zeroed(PAGE_BYTES));
                 }
                 let page = content.as_mut().ok_or(RebuildError::NoBase(*lsn))?;
-                redo_record(version, page, (*start, *lsn), record, *block)?;
+                let settings = Settings {
+                    version,
+                    logs_hints: *logs_hints,
+                };
+                redo_record(settings, page, (*start, *lsn), record, *block)?;
             }
+            // A read resolves both.
+            Value::CopyOf { .. } | Value::Below => return Err(RebuildError::NoBase(*lsn)),
             Value::ListAdd(item) => {
                 let list = content.get_or_insert_default();
                 change_list(list, item, true).ok_or(RebuildError::OutsidePage(*lsn))?;
@@ -85,7 +94,7 @@ pub(crate) fn rebuild(
 
 /// Applies a stored record, which spans `start..end`, to the page of its block.
 fn redo_record(
-    version: PgMajor,
+    settings: Settings,
     page: &mut [u8],
     (start, end): (Lsn, Lsn),
     record: &Bytes,
@@ -94,21 +103,20 @@ fn redo_record(
     let page: &mut [u8; PAGE_BYTES] = page
         .try_into()
         .map_err(|_| RebuildError::OutsidePage(end))?;
-    let record = pg::wal::decode(version, start, end, record)
+    let record = pg::wal::decode(settings.version, start, end, record)
         .map_err(|source| RebuildError::Decode { lsn: end, source })?;
-    // A cluster with checksums is refused at import.
-    let settings = Settings {
-        version,
-        logs_hints: false,
-    };
-    redo::apply(settings, &record, usize::from(block), page)
-        .map_err(|source| RebuildError::Redo { lsn: end, source })
+    let applied = redo::apply(settings, &record, usize::from(block), page);
+    applied.map_err(|source| match source.fault {
+        Fault::Unsupported if record.rmid >= rmgr::CUSTOM_MIN => {
+            let rmid = record.rmid;
+            RebuildError::Custom { lsn: end, rmid }
+        }
+        _ => RebuildError::Redo { lsn: end, source },
+    })
 }
 
 fn change_page(page: &mut [u8], value: &Value) -> Option<()> {
-    if page.len() != PAGE_BYTES {
-        return None;
-    }
+    let page: &mut [u8; PAGE_BYTES] = page.try_into().ok()?;
     match value {
         Value::Patch { offset, bytes } => {
             let at = usize::from(*offset);
@@ -118,8 +126,11 @@ fn change_page(page: &mut [u8], value: &Value) -> Option<()> {
         Value::ClogSet { status, xids } => {
             xids.iter().for_each(|xid| set_clog(page, *xid, *status))
         }
-        Value::VmClear { heap_block, flags } => clear_vm(page, *heap_block, *flags),
-        Value::VmTruncate { heap_blocks } => truncate_vm(page, *heap_blocks),
+        // Recovery does not stamp the LSN of a map's page that no block names.
+        Value::VmClear { heap_block, flags } => {
+            vm::clear(page, *heap_block, *flags);
+        }
+        Value::VmTruncate { heap_blocks } => vm::truncate(page, *heap_blocks),
         _ => return None,
     }
     Some(())
@@ -129,28 +140,6 @@ fn set_clog(page: &mut [u8], xid: u32, status: XidStatus) {
     let index = xid % XIDS_PER_CLOG_PAGE;
     let (byte, shift) = ((index / 4) as usize, (index % 4) * 2);
     page[byte] = page[byte] & !(0b11 << shift) | (status as u8) << shift;
-}
-
-/// The position of a heap block's bits on its VM page: byte and shift.
-fn vm_bits(heap_block: u32) -> (usize, u32) {
-    let index = heap_block % HEAP_BLOCKS_PER_VM_PAGE;
-    (
-        PAGE_HEADER_BYTES + (index / HEAP_BLOCKS_PER_BYTE) as usize,
-        index % HEAP_BLOCKS_PER_BYTE * 2,
-    )
-}
-
-fn clear_vm(page: &mut [u8], heap_block: u32, flags: u8) {
-    // Recovery does not stamp the LSN of a VM page when it clears bits that no block names.
-    let (byte, shift) = vm_bits(heap_block);
-    page[byte] &= !((flags & 0b11) << shift);
-}
-
-/// Clears only the bits behind the cut: zeroing the whole page would lose those before it.
-fn truncate_vm(page: &mut [u8], heap_blocks: u32) {
-    let (byte, shift) = vm_bits(heap_blocks);
-    page[byte] &= (1u8 << shift) - 1;
-    page[byte + 1..].fill(0);
 }
 
 /// Adds or removes an item of a sorted list; `None` where the list does not consist of such items.
@@ -183,7 +172,8 @@ mod tests {
 
     fn all_visible() -> Value {
         let mut page = vec![0xFF; PAGE_BYTES];
-        page[..PAGE_HEADER_BYTES].fill(0);
+        page[..24].fill(0);
+        page[14..16].copy_from_slice(&8192_u16.to_le_bytes()); // pd_upper
         Value::Image(page.into())
     }
 
@@ -210,7 +200,7 @@ mod tests {
 
     #[test]
     fn the_vm_of_the_second_page_counts_from_its_own_start() {
-        let heap_block = HEAP_BLOCKS_PER_VM_PAGE + 1;
+        let heap_block = vm::PAGES_PER_MAP_PAGE + 1;
         let page = after(vec![
             all_visible(),
             Value::VmClear {
@@ -251,6 +241,7 @@ mod tests {
     fn a_record_that_does_not_decode_is_an_error_that_names_it() {
         let record = |will_init| Value::Record {
             will_init,
+            logs_hints: false,
             block: 0,
             start: Lsn(0),
             record: Bytes::from_static(b"no record"),

@@ -148,6 +148,7 @@ fn node(
             read_wait: Duration::from_millis(config.read_wait_ms),
             token: config.token.clone(),
             import_bytes_max: config.import_bytes_max,
+            custom_rmgrs_to_skip: config.custom_rmgrs_to_skip.clone().into(),
         },
         shutdown: shutdown.clone(),
     })

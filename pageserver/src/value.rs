@@ -5,7 +5,7 @@
 //! (key, LSN) is a sequence of values in the order in which they apply.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use ids::Lsn;
+use ids::{Key, Lsn};
 
 /// The status of a transaction in `pg_xact`; the numbers are PostgreSQL's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +24,15 @@ pub(crate) enum Value {
     Zeros,
     /// The key names nothing from here on.
     Gone,
+    /// What another key held at an LSN before: a read goes on there.
+    CopyOf { key: Key, at: Lsn },
+    /// No content comes of what is below, which is still needed: found in images alone.
+    Below,
     /// A record that changes a page; with `will_init` it does not look at what was there.
+    /// `logs_hints`: as [`redo::Settings`] has it.
     Record {
         will_init: bool,
+        logs_hints: bool,
         block: u8,
         start: Lsn,
         record: Bytes,
@@ -58,6 +64,7 @@ impl Value {
             Self::Image(_)
                 | Self::Zeros
                 | Self::Gone
+                | Self::CopyOf { .. }
                 | Self::Record {
                     will_init: true,
                     ..
@@ -73,13 +80,20 @@ impl Value {
             Self::Image(bytes) => tagged(out, 0, bytes),
             Self::Zeros => 1,
             Self::Gone => 2,
+            Self::CopyOf { key, at } => {
+                out.put_slice(&key.0);
+                out.put_u64_le(at.0);
+                10
+            }
+            Self::Below => 11,
             Self::Record {
                 will_init,
+                logs_hints,
                 block,
                 start,
                 record,
             } => {
-                out.put_u8(u8::from(*will_init));
+                out.put_u8(u8::from(*will_init) | u8::from(*logs_hints) << 1);
                 out.put_u8(*block);
                 out.put_u64_le(start.0);
                 tagged(out, 3, record)
@@ -151,11 +165,15 @@ fn decode_one(tag: u8, mut body: Bytes) -> Result<Value, ValueError> {
         1 => Value::Zeros,
         2 => Value::Gone,
         3 => {
-            let will_init = body.try_get_u8().map_err(short)? != 0;
+            let flags = body.try_get_u8().map_err(short)?;
+            if flags > 0b11 {
+                return Err(ValueError("unknown flags of a record"));
+            }
             let block = body.try_get_u8().map_err(short)?;
             let start = Lsn(body.try_get_u64_le().map_err(short)?);
             return Ok(Value::Record {
-                will_init,
+                will_init: flags & 1 != 0,
+                logs_hints: flags & 2 != 0,
                 block,
                 start,
                 record: body,
@@ -189,6 +207,13 @@ fn decode_one(tag: u8, mut body: Bytes) -> Result<Value, ValueError> {
         }
         8 => return Ok(Value::ListAdd(body)),
         9 => return Ok(Value::ListRemove(body)),
+        10 => {
+            let mut key = [0; Key::BYTES];
+            body.try_copy_to_slice(&mut key).map_err(short)?;
+            let at = Lsn(body.try_get_u64_le().map_err(short)?);
+            Value::CopyOf { key: Key(key), at }
+        }
+        11 => Value::Below,
         _ => return Err(ValueError("unknown kind")),
     };
     if body.is_empty() {
@@ -207,8 +232,14 @@ mod tests {
             Value::Image(Bytes::from_static(b"whole")),
             Value::Zeros,
             Value::Gone,
+            Value::CopyOf {
+                key: Key([7; Key::BYTES]),
+                at: Lsn(9),
+            },
+            Value::Below,
             Value::Record {
                 will_init: true,
+                logs_hints: true,
                 block: 3,
                 start: Lsn(0x10),
                 record: Bytes::from_static(b"record"),

@@ -26,8 +26,8 @@ pub(crate) enum BackupError {
     /// The page that the next transaction is noted on.
     #[error("the status page of transaction {0} is missing")]
     NoStatusPage(u64),
-    #[error("tablespace {0} is not supported yet")]
-    Tablespace(u32),
+    #[error("no directory can be that of database {db} in tablespace {spc}")]
+    Place { spc: u32, db: u32 },
     #[error("relation {0} is outside of the data directory")]
     Relation(RelTag),
     /// Nobody reads what is written.
@@ -46,8 +46,11 @@ impl BackupError {
             Self::View(error) => error.grade(),
             Self::Wait(error) => error.grade(),
             Self::Closed(closed) => closed.grade(),
-            Self::Past { .. } | Self::Tablespace(_) | Self::Relation(_) => Grade::FixRequest,
-            Self::NextXid { .. } | Self::NoStatusPage(_) => Grade::DataDamaged,
+            Self::Past { .. } => Grade::FixRequest,
+            Self::NextXid { .. }
+            | Self::NoStatusPage(_)
+            | Self::Place { .. }
+            | Self::Relation(_) => Grade::DataDamaged,
             Self::ReceiverGone => Grade::Retry,
             Self::Describe(_) | Self::Member(_) => Grade::Bug,
         }

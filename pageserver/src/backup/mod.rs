@@ -3,9 +3,14 @@
 //! The first member says as of when it is (C3); `pg_control` is the last one, so that a directory
 //! that is not whole has none. There is no configuration, which the agent writes,
 //! but for that of `ALTER SYSTEM` (C7), and no WAL, which the agent makes.
+//!
+//! A tablespace is a directory in `pg_tblspc`, as servers make it themselves for one without a
+//! location: a link would lead out of the disk that the agent seals. Free space maps, which are not
+//! in WAL, are made of the pages that are sent.
 
 mod archive;
 mod error;
+mod free_space;
 mod relations;
 mod slru;
 #[cfg(test)]
@@ -18,7 +23,8 @@ use api::timeline::{BACKUP_MEMBER, Backup};
 use bytes::Bytes;
 use ids::Lsn;
 use pg::control::{CheckPoint, ControlFile};
-use pg::datadir::{self, DEFAULT_TABLESPACE, DIRECTORIES, FILENODE_MAP, GLOBAL_TABLESPACE};
+use pg::datadir::{self, DIRECTORIES, FILENODE_MAP, GLOBAL_TABLESPACE};
+use pg::{PgMajor, tablespace};
 use tokio::sync::mpsc;
 
 pub(crate) use error::BackupError;
@@ -41,6 +47,7 @@ pub(crate) async fn write(
     let at = last_record_before(timeline, lsn).await?;
     let (lsn, checkpoint) = (at.end, timeline.checkpoint(at.end).await?);
     let control = timeline.control_file(lsn).await?;
+    let version = control.version();
     slru::check_next_xid(timeline, &checkpoint, lsn).await?;
     let backup = describe(timeline, at, &checkpoint, &control);
     let mut out = Archive::new(sink);
@@ -49,19 +56,24 @@ pub(crate) async fn write(
     for directory in DIRECTORIES {
         out.directory(directory).await?;
     }
-    databases(timeline, lsn, &mut out).await?;
+    databases(timeline, version, lsn, &mut out).await?;
     slru::write(timeline, lsn, &mut out).await?;
     for xid in timeline.prepared(lsn).await? {
         let state = timeline.prepared_state(xid, lsn).await?;
-        let path = datadir::twophase_path(control.version(), xid, checkpoint.next_xid);
+        let path = datadir::twophase_path(version, xid, checkpoint.next_xid);
         out.file(&path, state).await?;
+    }
+    let origins = timeline.origins(lsn).await?;
+    if !origins.is_empty() {
+        let file = pg::origins::encode(&origins);
+        out.file(pg::origins::ORIGINS, file.into()).await?;
     }
     // C7. `pg_control`, the last member, still makes the directory whole.
     for (path, content) in timeline.kept_files(lsn).await? {
         out.file(path.as_str(), content).await?;
     }
     if full {
-        relations::write(timeline, lsn, &mut out).await?;
+        relations::write(timeline, version, lsn, &mut out).await?;
     }
     let control = Bytes::copy_from_slice(control.as_bytes());
     out.file("global/pg_control", control).await?;
@@ -112,25 +124,43 @@ fn describe(
     }
 }
 
-/// The directory of each database with its version and its relation map, and the shared ones.
-async fn databases(timeline: &Timeline, lsn: Lsn, out: &mut Archive) -> Result<(), BackupError> {
-    let version = Bytes::from(format!("{}\n", timeline.pg_major()));
-    out.file("PG_VERSION", version.clone()).await?;
-    let shared = timeline.relation_map(GLOBAL_TABLESPACE, 0, lsn).await?;
-    out.file(&format!("global/{FILENODE_MAP}"), shared).await?;
-    for (spc, db) in timeline.databases(lsn).await? {
-        match spc {
-            GLOBAL_TABLESPACE => continue,
-            DEFAULT_TABLESPACE => {}
-            _ => return Err(BackupError::Tablespace(spc)),
-        }
-        let directory = format!("base/{db}");
+/// The directories of tablespaces and databases, each with its version, and its relation map where
+/// it is in its own tablespace.
+async fn databases(
+    timeline: &Timeline,
+    version: PgMajor,
+    lsn: Lsn,
+    out: &mut Archive,
+) -> Result<(), BackupError> {
+    let line = Bytes::from(format!("{version}\n"));
+    out.file("PG_VERSION", line.clone()).await?;
+    for spc in timeline.tablespaces(lsn).await? {
+        out.directory(&format!("pg_tblspc/{spc}")).await?;
+        let directory = tablespace::version_directory(version, spc);
         out.directory(&directory).await?;
-        out.file(&format!("{directory}/PG_VERSION"), version.clone())
-            .await?;
-        let map = timeline.relation_map(spc, db, lsn).await?;
+    }
+    for (spc, db) in places(timeline, lsn).await? {
+        let directory = tablespace::database_directory(version, spc, db);
+        let directory = directory.ok_or(BackupError::Place { spc, db })?;
+        if db != 0 {
+            out.directory(&directory).await?;
+        }
+        let Some(map) = timeline.relation_map(spc, db, lsn).await? else {
+            continue;
+        };
+        if db != 0 {
+            out.file(&format!("{directory}/PG_VERSION"), line.clone())
+                .await?;
+        }
         out.file(&format!("{directory}/{FILENODE_MAP}"), map)
             .await?;
     }
     Ok(())
+}
+
+/// Where there are relations: tablespaces and databases, the shared ones first.
+async fn places(timeline: &Timeline, lsn: Lsn) -> Result<Vec<(u32, u32)>, BackupError> {
+    let mut places = vec![(GLOBAL_TABLESPACE, 0)];
+    places.extend(timeline.databases(lsn).await?);
+    Ok(places)
 }

@@ -92,7 +92,8 @@ fn members(tar: &[u8]) -> Vec<(String, Vec<u8>)> {
     archive.entries().unwrap().map(read).collect()
 }
 
-/// What a server reads of a directory that was shut down, beside WAL and configuration.
+/// What a server reads of a directory that was shut down, beside WAL and configuration, and but for
+/// free space maps, which are made anew.
 fn files(tar: &[u8]) -> BTreeMap<String, Vec<u8>> {
     let content = [
         "base/",
@@ -105,6 +106,7 @@ fn files(tar: &[u8]) -> BTreeMap<String, Vec<u8>> {
         .into_iter()
         .map(|(path, bytes)| (path.trim_start_matches("./").to_owned(), bytes))
         .filter(|(path, _)| !path.ends_with('/') && !path.ends_with("pg_internal.init"))
+        .filter(|(path, _)| !path.ends_with("_fsm"))
         .filter(|(path, _)| content.iter().any(|start| path.starts_with(start)))
         .collect()
 }

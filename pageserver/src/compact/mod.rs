@@ -120,12 +120,19 @@ async fn write_images(
         // All of them, before anything else is waited for: a read that nobody polls may hold what
         // others, and we ourselves, wait for.
         let contents: Vec<_> = stream::iter(batch)
-            .map(async |key| Ok::<_, ReadError>((key, timeline.content(key, lsn).await?)))
+            .map(async |key| match timeline.content(key, lsn).await {
+                // What cannot be redone harms nobody but who asks for it.
+                Err(error @ ReadError::Rebuild { .. }) => {
+                    tracing::error!(timeline = %timeline.id(), %error, "a page cannot be made");
+                    Ok((key, Value::Below))
+                }
+                content => Ok::<_, ReadError>((key, imaged(content?))),
+            })
             .buffered(KEYS_AT_A_TIME)
             .try_collect()
             .await?;
-        for (key, content) in contents {
-            images.add(key, content).await?;
+        for (key, value) in contents {
+            images.put_value(key, value).await?;
         }
     }
     let written = images.finish().await?;
@@ -154,6 +161,8 @@ pub(crate) struct Images<'a> {
     /// Where the layer begins that is being written, and the last key in it.
     first: Key,
     last: Key,
+    /// Whether it leaves keys out that could not be made.
+    has_gaps: bool,
     written: Vec<LayerDescription>,
 }
 
@@ -167,32 +176,27 @@ impl<'a> Images<'a> {
             writer: LayerWriter::default(),
             first: Key::MIN,
             last: Key::MIN,
+            has_gaps: false,
             written: Vec::new(),
         }
     }
 
-    /// Adds what a key holds; keys come in ascending order.
-    pub(crate) async fn add(&mut self, key: Key, content: Option<Bytes>) -> Result<(), WriteError> {
-        let value = match content {
-            None => {
-                self.last = key;
-                return Ok(());
-            }
-            Some(page) if page.len() == BLOCK && page.iter().all(|byte| *byte == 0) => Value::Zeros,
-            Some(content) => Value::Image(content),
-        };
-        self.put_value(key, value).await
-    }
-
-    /// Adds a value that stands by itself.
+    /// Adds a value that stands by itself, or leaves a gap; keys come in ascending order.
     pub(crate) async fn put_value(&mut self, key: Key, value: Value) -> Result<(), WriteError> {
-        debug_assert!(value.is_base(), "an image holds what needs nothing older");
+        let is_gap = value == Value::Below;
+        debug_assert!(
+            is_gap || value.is_base(),
+            "an image holds what needs nothing older"
+        );
         if self.writer.len() >= self.bytes {
             self.put(self.last).await?;
             self.first = self.last.next();
         }
         self.last = key;
-        self.writer.put(key, self.lsn, &[value]);
+        if value != Value::Gone {
+            self.has_gaps |= is_gap;
+            self.writer.put(key, self.lsn, &[value]);
+        }
         Ok(())
     }
 
@@ -214,7 +218,9 @@ impl<'a> Images<'a> {
     async fn put(&mut self, last: Key) -> Result<(), WriteError> {
         let writer = std::mem::take(&mut self.writer);
         let keys = (self.first, last);
-        let image = self.timeline.put_image(writer, keys, self.lsn).await?;
+        let has_gaps = std::mem::take(&mut self.has_gaps);
+        let image = self.timeline.put_image(writer, keys, self.lsn, has_gaps);
+        let image = image.await?;
         self.written.push(image);
         Ok(())
     }
@@ -222,6 +228,15 @@ impl<'a> Images<'a> {
     async fn finish(mut self) -> Result<Vec<LayerDescription>, WriteError> {
         self.put(Key::MAX).await?;
         Ok(self.written)
+    }
+}
+
+/// What an image holds for a content; a key that names nothing is not in it.
+pub(crate) fn imaged(content: Option<Bytes>) -> Value {
+    match content {
+        None => Value::Gone,
+        Some(page) if page.len() == BLOCK && page.iter().all(|byte| *byte == 0) => Value::Zeros,
+        Some(content) => Value::Image(content),
     }
 }
 

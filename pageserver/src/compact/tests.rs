@@ -198,3 +198,103 @@ async fn a_timeline_without_a_key_has_an_image_of_nothing() {
     assert_eq!(get(&timeline, key(1), 120).await, Some(image(1)));
     assert_eq!(get(&timeline, key(2), 120).await, None);
 }
+
+#[tokio::test]
+async fn a_page_that_cannot_be_made_costs_no_other_page_and_keeps_its_history() {
+    let world = World::created().await;
+    let timeline = world.attach().await;
+    let block = |n| KeyKind::RelBlock(LIVE, n);
+    let begin = vec![
+        (KeyKind::RelSize(LIVE), number(2)),
+        (block(0), page(7)),
+        (block(1), page(1)),
+    ];
+    put(&timeline, 110, begin);
+    let broken = Value::Record {
+        will_init: false,
+        logs_hints: false,
+        block: 0,
+        start: Lsn(119),
+        record: Bytes::from_static(b"no record"),
+    };
+    put(&timeline, 120, vec![(block(0), broken)]);
+    for n in 0..8 {
+        put(&timeline, 130 + u64::from(n), vec![(block(1), page(n))]);
+        timeline.flush().await.unwrap();
+        compact(&timeline, SMALL).await.unwrap();
+    }
+    let timeline = world.attach().await;
+    let read = async |n, lsn| timeline.content(Key::new(block(n)), Lsn(lsn)).await;
+    for lsn in [120, 133, 137] {
+        let error = read(0, lsn).await.unwrap_err();
+        assert!(matches!(error, ReadError::Rebuild { .. }), "{error}");
+    }
+    assert_eq!(read(0, 119).await.unwrap(), Some(vec![7; BLOCK].into()));
+    assert_eq!(read(1, 137).await.unwrap(), Some(vec![7; BLOCK].into()));
+    let lsns = |timeline: &Timeline| {
+        let lsns = images(timeline).into_iter().map(|image| image.first_lsn);
+        lsns.collect::<std::collections::BTreeSet<Lsn>>()
+    };
+    assert!(images(&timeline).iter().any(|image| image.has_gaps));
+    assert_eq!(lsns(&timeline).len(), 8, "all of them may be needed");
+
+    // An image heals it, and what is older than some later images goes again.
+    put(&timeline, 150, vec![(block(0), page(8))]);
+    for n in 0..6 {
+        put(&timeline, 151 + u64::from(n), vec![(block(1), page(n))]);
+        timeline.flush().await.unwrap();
+        compact(&timeline, SMALL).await.unwrap();
+    }
+    let healed = timeline.content(Key::new(block(0)), Lsn(156)).await;
+    assert_eq!(healed.unwrap(), Some(vec![8; BLOCK].into()));
+    assert_eq!(lsns(&timeline).len(), 8 + 4, "those above the last gap");
+    let text = service::metrics::render().unwrap();
+    assert!(
+        text.contains("redoubt_pageserver_unreadable_total{"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_copy_is_what_the_other_key_was_and_images_hold_it_themselves() {
+    let world = World::created().await;
+    let timeline = world.attach().await;
+    let block = |n| KeyKind::RelBlock(LIVE, n);
+    put(
+        &timeline,
+        110,
+        vec![(block(0), page(7)), (KeyKind::RelSize(LIVE), number(3))],
+    );
+    let copy = |n, at| Value::CopyOf {
+        key: Key::new(block(n)),
+        at: Lsn(at),
+    };
+    put(&timeline, 120, vec![(block(1), copy(0, 115))]);
+    put(
+        &timeline,
+        130,
+        vec![(block(0), page(8)), (block(1), patch(9))],
+    );
+    // Of a copy, and of what was never there.
+    put(
+        &timeline,
+        140,
+        vec![(block(2), copy(1, 139)), (KeyKind::Databases, copy(5, 139))],
+    );
+    let mut patched = vec![7; BLOCK];
+    patched[7..9].fill(9);
+    for compacted in [false, true] {
+        let read = async |key, lsn| {
+            let content = timeline.content(Key::new(key), Lsn(lsn)).await.unwrap();
+            content.map(|content| content.to_vec())
+        };
+        assert_eq!(read(block(1), 125).await, Some(vec![7; BLOCK]));
+        assert_eq!(read(block(1), 130).await, Some(patched.clone()));
+        assert_eq!(read(block(2), 140).await, Some(patched.clone()));
+        assert_eq!(read(KeyKind::Databases, 140).await, None);
+        if !compacted {
+            timeline.flush().await.unwrap();
+            compact(&timeline, SMALL).await.unwrap();
+        }
+    }
+}

@@ -63,7 +63,8 @@ impl Extent {
     }
 }
 
-/// An archive that came whole: files by their paths, in its order.
+/// An archive that came whole: files by their paths, in its order. Those of directories, which are
+/// there for tablespaces alone, end in `/`.
 pub(crate) struct Archive {
     pub(super) members: Vec<(String, Extent)>,
     pub(super) spool: Spool,
@@ -129,6 +130,10 @@ impl Taking {
         let path = path.map_err(|_| ArchiveError::Name)?;
         let path = path.trim_start_matches("./").trim_end_matches('/');
         let kind = member.header().entry_type();
+        // A tablespace may have no file.
+        if kind.is_dir() && path.starts_with("pg_tblspc/") {
+            return self.add(format!("{path}/"), member);
+        }
         if kind.is_dir() {
             return Ok(());
         }
@@ -136,6 +141,14 @@ impl Taking {
             let path = path.to_owned();
             return Err(ArchiveError::Kind { path });
         }
+        self.add(path.to_owned(), member)
+    }
+
+    fn add<R: Read>(
+        &mut self,
+        path: String,
+        member: &mut tar::Entry<'_, R>,
+    ) -> Result<(), ArchiveError> {
         if self.members.len() >= MEMBERS_MAX {
             return Err(ArchiveError::TooMany);
         }
@@ -145,7 +158,7 @@ impl Taking {
             let source = io::Error::from(io::ErrorKind::UnexpectedEof);
             return Err(self.unreadable(source));
         }
-        self.members.push((path.to_owned(), extent));
+        self.members.push((path, extent));
         Ok(())
     }
 

@@ -1,13 +1,17 @@
 //! Sorts the files of a data directory by what they hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use ids::{Fork, Lsn, RelTag, SlruKind};
-use pg::datadir::{self, DEFAULT_TABLESPACE, FILENODE_MAP, GLOBAL_TABLESPACE};
+use pg::control::ControlFile;
+use pg::origins::ORIGINS;
+use pg::{datadir, tablespace};
 
 use super::archive::{Archive, Extent};
 use super::values::ValuesError;
+
+const CONTROL: &str = "global/pg_control";
 
 /// What stops a server from being one that was shut down.
 const NO_CLEAN_SHUTDOWN: [&str; 4] = [
@@ -20,7 +24,10 @@ const NO_CLEAN_SHUTDOWN: [&str; 4] = [
 /// The files of a data directory that belong to a timeline.
 pub(super) struct Files<'a> {
     archive: &'a Archive,
-    pub(super) control: Option<&'a Extent>,
+    pub(super) control: ControlFile,
+    /// `pg_control`, as it came.
+    pub(super) raw_control: Bytes,
+    pub(super) tablespaces: BTreeSet<u32>,
     /// By tablespace and database.
     pub(super) maps: BTreeMap<(u32, u32), &'a Extent>,
     /// By fork and segment.
@@ -28,6 +35,7 @@ pub(super) struct Files<'a> {
     pub(super) slru: BTreeMap<(SlruKind, u32), &'a Extent>,
     /// Prepared transactions, by path.
     pub(super) prepared: BTreeMap<&'a str, &'a Extent>,
+    pub(super) origins: Option<&'a Extent>,
     /// Segments of WAL, by name.
     pub(super) wal: BTreeMap<&'a str, &'a Extent>,
 }
@@ -40,13 +48,17 @@ const WAL_BYTES: u64 = 64 << 10;
 
 impl<'a> Files<'a> {
     pub(super) fn sort(archive: &'a Archive) -> Result<Self, ValuesError> {
+        let raw_control = control(archive)?;
         let mut sorted = Self {
             archive,
-            control: None,
+            control: ControlFile::parse(&raw_control)?,
+            raw_control,
+            tablespaces: BTreeSet::new(),
             maps: BTreeMap::new(),
             forks: BTreeMap::new(),
             slru: BTreeMap::new(),
             prepared: BTreeMap::new(),
+            origins: None,
             wal: BTreeMap::new(),
         };
         for (path, extent) in &archive.members {
@@ -74,17 +86,21 @@ impl<'a> Files<'a> {
 
     /// Whatever a starting server makes anew is passed over: configuration belongs to the compute.
     fn add(&mut self, path: &'a str, extent: &'a Extent) -> Result<(), ValuesError> {
-        if let Some((fork, segment)) = datadir::parse_relation_path(path) {
+        let version = self.control.version();
+        if let Some((spc, _)) = tablespace::in_tablespace(version, path.trim_end_matches('/')) {
+            self.tablespaces.insert(spc);
+        }
+        if let Some((fork, segment)) = tablespace::parse_relation_path(version, path) {
             self.forks.insert((fork, segment), extent);
         } else if let Some((kind, segment)) = datadir::parse_slru_path(path) {
             self.slru.insert((kind, segment), extent);
-        } else if let Some(database) = map_of(path) {
+        } else if let Some(database) = tablespace::parse_map_path(version, path) {
             self.maps.insert(database, extent);
         } else if path.starts_with("pg_twophase/") {
             self.prepared.insert(path, extent);
-        } else if path == "global/pg_control" {
-            self.control = Some(extent);
-        } else if path.starts_with("pg_tblspc/") {
+        } else if path == ORIGINS {
+            self.origins = Some(extent);
+        } else if is_link(path) {
             return Err(ValuesError::Tablespace(path.to_owned()));
         } else if NO_CLEAN_SHUTDOWN.contains(&path) {
             return Err(ValuesError::Recovers(path.to_owned()));
@@ -132,11 +148,17 @@ impl<'a> Files<'a> {
     }
 }
 
-fn map_of(path: &str) -> Option<(u32, u32)> {
-    let directory = path.strip_suffix(FILENODE_MAP)?.strip_suffix('/')?;
-    if directory == "global" {
-        return Some((GLOBAL_TABLESPACE, 0));
-    }
-    let db: u32 = directory.strip_prefix("base/")?.parse().ok()?;
-    (db != 0).then_some((DEFAULT_TABLESPACE, db))
+fn control(archive: &Archive) -> Result<Bytes, ValuesError> {
+    let mut members = archive.members.iter();
+    let control = members.find(|(path, _)| path == CONTROL);
+    let (path, extent) = control.ok_or_else(|| ValuesError::Missing(CONTROL.to_owned()))?;
+    Files::check_whole(path, extent)?;
+    let read = archive.spool.read(extent.range.clone());
+    read.map_err(ValuesError::Spool)
+}
+
+/// Whether a tablespace is a link, whose files are not here: a directory has files, or ends in `/`.
+fn is_link(path: &str) -> bool {
+    let name = path.strip_prefix("pg_tblspc/");
+    name.is_some_and(|name| !name.contains('/'))
 }

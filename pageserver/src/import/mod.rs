@@ -1,4 +1,4 @@
-//! The import of a data directory of PostgreSQL 15 that was shut down cleanly: it becomes a
+//! The import of a data directory of PostgreSQL 14 to 18 that was shut down cleanly: it becomes a
 //! timeline, whose own WAL begins where the directory's ends.
 
 mod archive;
@@ -20,7 +20,7 @@ pub(crate) use archive::{Archive, ArchiveError, unpack};
 use values::{Pages, Part, Plan};
 pub(crate) use values::{ValuesError, plan};
 
-use crate::compact::Images;
+use crate::compact::{Images, imaged};
 use crate::timeline::{
     AttachError, Attachment, Closed, Home, IngestError, ReadError, Timeline, WriteError, create,
 };
@@ -133,7 +133,8 @@ async fn write_pages(
         let mut content = read(archive, start..end).await?;
         while !content.is_empty() {
             let page = content.split_to(BLOCK.min(content.len()));
-            images.add(pages.of.key(block), Some(page)).await?;
+            let key = pages.of.key(block);
+            images.put_value(key, imaged(Some(page))).await?;
             block += 1;
         }
         start = end;

@@ -145,8 +145,6 @@ fn what_cannot_be_a_timeline_is_refused_by_name() {
         files.insert(pg_control.clone(), bytes.into());
     };
     refuse(&|files| control(files, 16, 6), "in production");
-    refuse(&|files| control(files, 252, 1), "checksums");
-    refuse(&|files| control(files, 200, 1), "track_commit_timestamp");
     refuse(&|files| control(files, 35, 9), "is missing");
     refuse(&|files| control(files, 64, 99), "no shutdown checkpoint");
     refuse(&|files| drop(files.remove(&pg_control)), "is missing");
@@ -157,8 +155,10 @@ fn what_cannot_be_a_timeline_is_refused_by_name() {
     };
     refuse(
         &add("pg_tblspc/16400", b""),
-        "tablespaces are not supported",
+        "is a link to files that are not in the archive",
     );
+    let origins = "pg_logical/replorigin_checkpoint";
+    refuse(&add(origins, b"garbage"), "replication origins");
     refuse(&add("backup_label", b""), "backup_label");
     refuse(&add("base/1/9999", b"half a page"), "has 11 bytes");
     refuse(&add("base/1/9999.1", b""), "before segment 1");

@@ -1,6 +1,7 @@
 //! What the files of a data directory are as values of a timeline. All of it is checked here, before
 //! anything is written: the newest page of each file is known, so pages are read once, later.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 
@@ -9,10 +10,7 @@ use bytes::Bytes;
 use ids::{Key, KeyKind, Lsn, RelTag, SlruKind};
 use pg::PgMajor;
 use pg::control::{ControlError, ControlFile};
-use pg::datadir::{
-    DEFAULT_TABLESPACE, FilenodeMap, FilenodeMapError, GLOBAL_TABLESPACE, SEGMENT_BLOCKS,
-    SLRU_SEGMENT_PAGES,
-};
+use pg::datadir::{FilenodeMap, FilenodeMapError, SEGMENT_BLOCKS, SLRU_SEGMENT_PAGES};
 use pg::page::BLOCK;
 use pg::wal::{Decoder, FrameError, WalShape, rmgr};
 
@@ -21,6 +19,8 @@ use super::files::Files;
 use crate::ingest::Directory;
 use crate::value::Value;
 
+/// The database that is always there.
+const TEMPLATE1: u32 = 1;
 /// `DBState` of `pg_control` after a clean shutdown.
 const SHUT_DOWN: u32 = 1;
 const STATES: [&str; 7] = [
@@ -40,20 +40,19 @@ pub(crate) enum ValuesError {
     Missing(String),
     #[error(transparent)]
     Control(#[from] ControlError),
-    #[error("the data directory is of PostgreSQL {0}, which is not supported yet")]
-    Version(PgMajor),
-    #[error("page checksums are not supported yet")]
-    Checksums,
-    #[error("track_commit_timestamp is not supported yet")]
-    CommitTimestamps,
     /// `pg_control` says so.
     #[error("the server was not shut down cleanly: its state is \"{0}\"")]
     NotShutDown(&'static str),
     /// A file that makes the server recover when it starts.
     #[error("the server was not shut down cleanly: {0} makes it recover")]
     Recovers(String),
-    #[error("tablespaces are not supported: {0}")]
+    #[error(
+        "the tablespace at {0} is a link to files that are not in the archive: make it with \
+         tar --dereference"
+    )]
     Tablespace(String),
+    #[error("the file of replication origins: {0}")]
+    Origins(#[from] pg::origins::OriginsError),
     #[error("{0} is no file of a data directory")]
     Foreign(String),
     #[error("{path} has {bytes} bytes")]
@@ -128,14 +127,10 @@ impl Segment {
 /// What an archive holds. It reads what is not pages, and blocks.
 pub(crate) fn plan(archive: &Archive) -> Result<Plan, ValuesError> {
     let files = Files::sort(archive)?;
-    let path = "global/pg_control";
-    let raw = files.control;
-    let raw = raw.ok_or_else(|| ValuesError::Missing(path.to_owned()))?;
-    let raw = files.whole(path, raw)?;
-    let control = ControlFile::parse(&raw)?;
-    check(&control)?;
+    let (control, raw) = (&files.control, &files.raw_control);
+    check(control)?;
     let imported = Imported {
-        start_lsn: end_of_wal(&files, &control)?,
+        start_lsn: end_of_wal(&files, control)?,
         previous_record: control.checkpoint_lsn(),
         pg_major: control.version().number(),
         system_id: control.system_id(),
@@ -159,6 +154,10 @@ pub(crate) fn plan(archive: &Archive) -> Result<Plan, ValuesError> {
         Files::check_whole(path, file)?;
         out.parts.push((key, Part::File(file.range.clone())));
     }
+    if let Some(file) = files.origins {
+        let file = files.whole(pg::origins::ORIGINS, file)?;
+        out.directory.origins = pg::origins::decode(&file)?;
+    }
     let checkpoint = Bytes::copy_from_slice(&control.checkpoint().encode());
     out.put(KeyKind::Checkpoint, Value::Image(checkpoint));
     out.put(KeyKind::ControlFile, Value::Image(raw.clone()));
@@ -168,24 +167,15 @@ pub(crate) fn plan(archive: &Archive) -> Result<Plan, ValuesError> {
     out.parts.sort_by_key(|(key, _)| *key);
     Ok(Plan {
         imported,
-        control: raw,
+        control: raw.clone(),
         parts: out.parts,
     })
 }
 
 fn check(control: &ControlFile) -> Result<(), ValuesError> {
-    if control.version() != PgMajor::V15 {
-        return Err(ValuesError::Version(control.version()));
-    }
     if control.state() != SHUT_DOWN {
         let state = STATES.get(control.state() as usize);
         return Err(ValuesError::NotShutDown(state.unwrap_or(&"unknown")));
-    }
-    if control.checksum_version() != 0 {
-        return Err(ValuesError::Checksums);
-    }
-    if control.track_commit_timestamp() {
-        return Err(ValuesError::CommitTimestamps);
     }
     Ok(())
 }
@@ -246,11 +236,16 @@ impl Out {
                 self.directory.databases.insert((spc, db));
             }
         }
-        let named = files.forks.keys().map(|(fork, _)| (fork.spc, fork.db));
-        let shared = (GLOBAL_TABLESPACE, 0);
-        for database in named.chain([shared, (DEFAULT_TABLESPACE, 1)]) {
-            if !files.maps.contains_key(&database) {
-                return Err(ValuesError::NoMap(database.1));
+        self.directory.tablespaces.clone_from(&files.tablespaces);
+        for (fork, _) in files.forks.keys().filter(|(fork, _)| fork.db != 0) {
+            self.directory.databases.insert((fork.spc, fork.db));
+        }
+        // The map is in the tablespace that the database calls its own.
+        let mapped: BTreeSet<u32> = files.maps.keys().map(|(_, db)| *db).collect();
+        let named = self.directory.databases.iter().map(|(_, db)| *db);
+        for db in named.chain([0, TEMPLATE1]) {
+            if !mapped.contains(&db) {
+                return Err(ValuesError::NoMap(db));
             }
         }
         Ok(())

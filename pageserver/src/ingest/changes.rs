@@ -1,6 +1,6 @@
 //! What a record changes, or why it is refused.
 
-use ids::{Key, KeyKind, Lsn, RelTag, SlruKind};
+use ids::{Key, Lsn, RelTag, SlruKind};
 use pg::kept::{FILE_BYTES_MAX, FILES_MAX, KeptPath};
 use pg::wal::{DecodeError, rmgr};
 
@@ -28,10 +28,16 @@ pub(crate) enum IngestError {
 pub(crate) enum Reason {
     #[error("changes of such pages are not supported yet")]
     NoRedo,
-    #[error("tablespaces are not supported: {0} is one")]
-    Tablespace(u32),
-    #[error("track_commit_timestamp is not supported yet")]
-    CommitTimestamps,
+    #[error("no files of database {db} can be in tablespace {spc}")]
+    Place { spc: u32, db: u32 },
+    #[error("tablespace {0} was never made")]
+    NoTablespace(u32),
+    /// Nobody but its extension knows what it does.
+    #[error(
+        "nobody knows what a record of custom resource manager {0} does that names no page: \
+         allow it in custom_rmgrs_to_skip if that is nothing a page server stores"
+    )]
+    Custom(u8),
     /// A transaction may leave its own new files out of WAL then.
     #[error("wal_level = minimal keeps data out of WAL, and is not supported")]
     MinimalWal,
@@ -64,31 +70,4 @@ pub(crate) enum Reason {
 pub(crate) struct Changes {
     /// In the order in which it applies.
     pub(crate) values: Vec<(Key, Value)>,
-    /// What the caller copies, as it was before the record.
-    pub(crate) copy: Option<CopyDatabase>,
-}
-
-/// A database that is made of the files of another. Its lists and lengths are among the values;
-/// its map and blocks are to be copied.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct CopyDatabase {
-    /// Tablespace and database.
-    pub(crate) from: (u32, u32),
-    pub(crate) to: (u32, u32),
-    /// The forks of the template, and their lengths in blocks.
-    pub(crate) forks: Vec<(RelTag, u32)>,
-}
-
-impl CopyDatabase {
-    /// Every key that is to be copied: from which, to which.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = (Key, Key)> + '_ {
-        let map = |(spc, db)| Key::new(KeyKind::RelMap { spc, db });
-        let blocks = self.forks.iter().flat_map(|&(from, len)| {
-            let (spc, db) = self.to;
-            let to = RelTag { spc, db, ..from };
-            let key = |fork, block| Key::new(KeyKind::RelBlock(fork, block));
-            (0..len).map(move |block| (key(from, block), key(to, block)))
-        });
-        std::iter::once((map(self.from), map(self.to))).chain(blocks)
-    }
 }

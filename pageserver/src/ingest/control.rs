@@ -1,12 +1,15 @@
 //! Control state: checkpoints, and the settings that decide what is in WAL.
 
+use bytes::Bytes;
+use ids::KeyKind;
 use pg::control::CheckPoint;
 use pg::rmgr::{ParameterChange, XlogRecord};
 
-use super::{Ingest, Reason, is_ahead};
+use super::{Changes, Ingest, Reason, is_ahead};
+use crate::value::Value;
 
 impl Ingest {
-    pub(super) fn xlog(&mut self, xlog: XlogRecord) -> Result<(), Reason> {
+    pub(super) fn xlog(&mut self, xlog: XlogRecord, out: &mut Changes) -> Result<(), Reason> {
         match xlog {
             XlogRecord::CheckPoint {
                 shutdown,
@@ -26,7 +29,7 @@ impl Ingest {
                 }
                 self.advance_multi(before.next_multi, before.next_multi_offset);
             }
-            XlogRecord::ParameterChange(parameters) => check_parameters(&parameters)?,
+            XlogRecord::ParameterChange(parameters) => self.set_parameters(&parameters, out)?,
             XlogRecord::EndOfRecovery { tli, .. } if tli != self.checkpoint.tli => {
                 return Err(Reason::OtherTimeline(tli));
             }
@@ -52,20 +55,43 @@ impl Ingest {
             checkpoint.oldest_xid = before.oldest_xid;
             checkpoint.oldest_xid_db = before.oldest_xid_db;
         }
+        for (now, before) in [
+            (
+                &mut checkpoint.oldest_commit_ts_xid,
+                before.oldest_commit_ts_xid,
+            ),
+            (
+                &mut checkpoint.newest_commit_ts_xid,
+                before.newest_commit_ts_xid,
+            ),
+        ] {
+            // 0 is none.
+            if before != 0 && (*now == 0 || is_ahead(before, *now)) {
+                *now = before;
+            }
+        }
         if is_ahead(before.oldest_multi, checkpoint.oldest_multi) {
             checkpoint.oldest_multi = before.oldest_multi;
             checkpoint.oldest_multi_db = before.oldest_multi_db;
         }
     }
-}
 
-/// Settings of the server decide what is in its WAL.
-const fn check_parameters(parameters: &ParameterChange) -> Result<(), Reason> {
-    if parameters.wal_level == 0 {
-        return Err(Reason::MinimalWal);
+    /// Settings of the server decide what is in its WAL, and a compute is started with them.
+    fn set_parameters(
+        &mut self,
+        parameters: &ParameterChange,
+        out: &mut Changes,
+    ) -> Result<(), Reason> {
+        if parameters.wal_level == 0 {
+            return Err(Reason::MinimalWal);
+        }
+        let tracked = self.control.track_commit_timestamp();
+        self.control.set_parameters(parameters);
+        let file = Bytes::copy_from_slice(self.control.as_bytes());
+        out.put(KeyKind::ControlFile, Value::Image(file));
+        if parameters.track_commit_timestamp != tracked {
+            self.track_commits(parameters.track_commit_timestamp, out);
+        }
+        Ok(())
     }
-    if parameters.track_commit_timestamp {
-        return Err(Reason::CommitTimestamps);
-    }
-    Ok(())
 }

@@ -4,11 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use ids::{Fork, Key, KeyKind, RelTag, SlruKind};
+use ids::{Fork, Key, KeyKind, Lsn, RelTag, SlruKind};
 
-use pg::datadir::{DEFAULT_TABLESPACE, GLOBAL_TABLESPACE, SLRU_SEGMENT_PAGES};
+use pg::datadir::SLRU_SEGMENT_PAGES;
 use pg::kept::KeptPath;
 
+use super::databases::database_item;
+use super::origins::progress;
 use super::{Changes, Reason};
 use crate::value::Value;
 
@@ -20,7 +22,10 @@ pub(crate) const EXTENSION_MAX: u32 = 131_072;
 /// Databases, relation forks and SLRU segments as of the last record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Directory {
-    /// By tablespace and database; what databases share (1664, 0) is not among them.
+    /// Tablespaces of the user.
+    pub(crate) tablespaces: BTreeSet<u32>,
+    /// By tablespace and database; what databases share (1664, 0) is not among them. A database is
+    /// in every tablespace that it has had files in.
     pub(crate) databases: BTreeSet<(u32, u32)>,
     /// The length of every fork, in blocks.
     pub(crate) forks: BTreeMap<RelTag, u32>,
@@ -28,6 +33,8 @@ pub(crate) struct Directory {
     pub(crate) slru: BTreeMap<(SlruKind, u32), u32>,
     /// Transactions that are prepared and have not ended.
     pub(crate) prepared: BTreeSet<u32>,
+    /// How far each replication origin has been replayed.
+    pub(crate) origins: BTreeMap<u16, Lsn>,
     /// The numbers of files that are kept (C7).
     pub(crate) kept: BTreeMap<KeptPath, u32>,
 }
@@ -61,7 +68,16 @@ impl Directory {
         }
         for xid in &self.prepared {
             let list = lists.entry(KeyKind::TwoPhaseFiles).or_default();
-            list.extend(prepared_item(*xid));
+            list.extend(u64::from(*xid).to_be_bytes());
+        }
+        for spc in &self.tablespaces {
+            let list = lists.entry(KeyKind::Tablespaces).or_default();
+            list.extend(spc.to_be_bytes());
+        }
+        for (origin, lsn) in &self.origins {
+            let list = lists.entry(KeyKind::ReplOrigins).or_default();
+            list.extend(origin.to_be_bytes());
+            out.put(KeyKind::ReplOrigin(*origin), progress(*lsn));
         }
         for (list, items) in lists {
             out.put(list, Value::Image(items.into()));
@@ -69,61 +85,9 @@ impl Directory {
         out.values
     }
 
-    pub(super) fn add_database(&mut self, spc: u32, db: u32, out: &mut Changes) {
-        if self.databases.insert((spc, db)) {
-            let item = database_item(spc, db);
-            out.put(KeyKind::Databases, Value::ListAdd(item));
-        }
-    }
-
-    /// Whether files of this database can be there.
-    pub(super) fn check_database(&self, spc: u32, db: u32) -> Result<(), Reason> {
-        check_tablespace(spc, db)?;
-        if spc == GLOBAL_TABLESPACE || self.databases.contains(&(spc, db)) {
-            Ok(())
-        } else {
-            Err(Reason::NoDatabase(db))
-        }
-    }
-
-    /// Nothing of the database can be named afterwards.
-    pub(super) fn drop_database(&mut self, spc: u32, db: u32, out: &mut Changes) {
-        let gone: Vec<RelTag> = self.forks.keys().copied().collect();
-        for fork in gone.into_iter().filter(|f| f.spc == spc && f.db == db) {
-            self.drop_fork(fork, out);
-        }
-        if self.databases.remove(&(spc, db)) {
-            let item = database_item(spc, db);
-            out.put(KeyKind::Databases, Value::ListRemove(item));
-            out.put(KeyKind::RelMap { spc, db }, Value::Gone);
-        }
-    }
-
-    /// Gives a database the forks of another; answers those of the other.
-    pub(super) fn copy_database(
-        &mut self,
-        from: (u32, u32),
-        to: (u32, u32),
-        out: &mut Changes,
-    ) -> Vec<(RelTag, u32)> {
-        let (spc, db) = to;
-        self.drop_database(spc, db, out);
-        self.add_database(spc, db, out);
-        let forks = self.forks.iter().map(|(fork, len)| (*fork, *len));
-        let forks: Vec<_> = forks.filter(|(f, _)| (f.spc, f.db) == from).collect();
-        let mut list = Vec::new();
-        for &(fork, len) in &forks {
-            let fork = RelTag { spc, db, ..fork };
-            list.extend(fork_item(fork));
-            self.set_len(fork, len, out);
-        }
-        out.put(KeyKind::Relations { spc, db }, Value::Image(list.into()));
-        forks
-    }
-
     pub(super) fn create_fork(&mut self, fork: RelTag, out: &mut Changes) -> Result<(), Reason> {
-        self.check_database(fork.spc, fork.db)?;
         if !self.forks.contains_key(&fork) {
+            self.reach_database(fork.spc, fork.db, out)?;
             let (spc, db) = (fork.spc, fork.db);
             let list = KeyKind::Relations { spc, db };
             out.put(list, Value::ListAdd(fork_item(fork)));
@@ -179,7 +143,7 @@ impl Directory {
         self.forks.get(&fork).is_some_and(|len| block < *len)
     }
 
-    fn set_len(&mut self, fork: RelTag, len: u32, out: &mut Changes) {
+    pub(super) fn set_len(&mut self, fork: RelTag, len: u32, out: &mut Changes) {
         self.forks.insert(fork, len);
         out.put(KeyKind::RelSize(fork), length(len));
     }
@@ -204,23 +168,6 @@ impl Directory {
             *len = block + 1;
             out.put(KeyKind::SlruSize(slru, segment), length(*len));
         }
-    }
-
-    pub(super) fn add_prepared(&mut self, xid: u32, file: Bytes, out: &mut Changes) {
-        self.prepared.insert(xid);
-        out.put(KeyKind::TwoPhaseFiles, Value::ListAdd(prepared_item(xid)));
-        out.put(KeyKind::TwoPhase(u64::from(xid)), Value::Image(file));
-    }
-
-    /// Answers whether it was there.
-    pub(super) fn drop_prepared(&mut self, xid: u32, out: &mut Changes) -> bool {
-        let was_there = self.prepared.remove(&xid);
-        if was_there {
-            let item = prepared_item(xid);
-            out.put(KeyKind::TwoPhaseFiles, Value::ListRemove(item));
-            out.put(KeyKind::TwoPhase(u64::from(xid)), Value::Gone);
-        }
-        was_there
     }
 
     /// Removes the segments all of whose pages come before the first that stays.
@@ -255,27 +202,10 @@ impl Directory {
     }
 }
 
-/// Only two tablespaces are stored.
-pub(super) const fn check_tablespace(spc: u32, db: u32) -> Result<(), Reason> {
-    match (spc, db) {
-        (GLOBAL_TABLESPACE, 0) => Ok(()),
-        (DEFAULT_TABLESPACE, db) if db != 0 => Ok(()),
-        _ => Err(Reason::Tablespace(spc)),
-    }
-}
-
-fn database_item(spc: u32, db: u32) -> Bytes {
-    [spc.to_be_bytes(), db.to_be_bytes()].concat().into()
-}
-
-fn fork_item(fork: RelTag) -> Bytes {
+pub(super) fn fork_item(fork: RelTag) -> Bytes {
     let mut item = fork.rel.to_be_bytes().to_vec();
     item.push(fork.fork as u8);
     item.into()
-}
-
-fn prepared_item(xid: u32) -> Bytes {
-    Bytes::copy_from_slice(&u64::from(xid).to_be_bytes())
 }
 
 fn length(blocks: u32) -> Value {

@@ -1,15 +1,12 @@
-//! Files: relations that are made and cut, databases that are made and dropped.
+//! Files of relations that are made and cut.
 
 use ids::{Fork, KeyKind, RelTag};
-use pg::rmgr::{DatabaseRecord, RelFile, StorageRecord, truncate_flags};
+use pg::rmgr::{RelFile, StorageRecord, truncate_flags};
 use redo::vm;
 
-use super::directory::check_tablespace;
-use super::{Changes, CopyDatabase, Ingest, Reason};
+use super::{Changes, Ingest, Reason};
 use crate::value::Value;
 
-/// Blocks of a template that is copied as files: all of them are in memory at once.
-const TEMPLATE_BLOCKS_MAX: u64 = 65_536;
 /// Heap blocks that a page of the free space map speaks of, or pages that one above does.
 const FSM_SLOTS: u32 = 4069;
 
@@ -68,56 +65,6 @@ impl Ingest {
         if goes_on && self.directory.has_block(map, tail) {
             out.put(KeyKind::RelBlock(map, tail), change);
         }
-    }
-
-    pub(super) fn database(
-        &mut self,
-        database: DatabaseRecord,
-        out: &mut Changes,
-    ) -> Result<(), Reason> {
-        match database {
-            DatabaseRecord::CreateWalLog { db, spc } => {
-                check_tablespace(spc, db)?;
-                self.directory.add_database(spc, db, out);
-            }
-            DatabaseRecord::CreateFileCopy {
-                db,
-                spc,
-                from_db,
-                from_spc,
-            } => {
-                check_tablespace(spc, db)?;
-                self.directory.check_database(from_spc, from_db)?;
-                self.copy_database((from_spc, from_db), (spc, db), out)?;
-            }
-            DatabaseRecord::Drop { db, spcs } => {
-                for spc in spcs {
-                    check_tablespace(spc, db)?;
-                    self.directory.drop_database(spc, db, out);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn copy_database(
-        &mut self,
-        from: (u32, u32),
-        to: (u32, u32),
-        out: &mut Changes,
-    ) -> Result<(), Reason> {
-        let of = |fork: &RelTag| (fork.spc, fork.db) == from;
-        let forks = self.directory.forks.iter().filter(|(fork, _)| of(fork));
-        let blocks = forks.map(|(_, len)| u64::from(*len)).sum();
-        if from == to {
-            return Err(Reason::NoDatabase(to.1));
-        }
-        if blocks > TEMPLATE_BLOCKS_MAX {
-            return Err(Reason::LongTemplate { blocks });
-        }
-        let forks = self.directory.copy_database(from, to, out);
-        out.copy = Some(CopyDatabase { from, to, forks });
-        Ok(())
     }
 }
 

@@ -67,6 +67,9 @@ impl Directory {
         for mut item in at.list(KeyKind::Databases, 8).await? {
             directory.databases.insert((item.get_u32(), item.get_u32()));
         }
+        for mut item in at.list(KeyKind::Tablespaces, 4).await? {
+            directory.tablespaces.insert(item.get_u32());
+        }
         let mut databases = vec![(GLOBAL_TABLESPACE, 0)];
         databases.extend(&directory.databases);
         for (spc, db) in databases {
@@ -92,6 +95,13 @@ impl Directory {
             let xid = xid.map_err(|_| at.malformed(KeyKind::TwoPhaseFiles))?;
             directory.prepared.insert(xid);
         }
+        for mut item in at.list(KeyKind::ReplOrigins, 2).await? {
+            let origin = item.get_u16();
+            let kind = KeyKind::ReplOrigin(origin);
+            let there = at.need(kind).await?.try_get_u64_le();
+            let there = there.map_err(|_| at.malformed(kind))?;
+            directory.origins.insert(origin, Lsn(there));
+        }
         for mut item in at.list(KeyKind::AuxFiles, 4).await? {
             let number = item.get_u32();
             let file = at.need(KeyKind::AuxFile(number)).await?;
@@ -110,7 +120,8 @@ pub(super) async fn checkpoint(timeline: &Timeline, lsn: Lsn) -> Result<CheckPoi
     CheckPoint::decode(&bytes).ok_or_else(|| at.malformed(KeyKind::Checkpoint))
 }
 
-/// The `pg_control` that a timeline, or the one it branched from, was imported with.
+/// The `pg_control` that a timeline, or the one it branched from, was imported with, and the
+/// settings of its server since.
 pub(super) async fn control(timeline: &Timeline, lsn: Lsn) -> Result<ControlFile, LoadError> {
     let bytes = At(timeline, lsn).need(KeyKind::ControlFile).await?;
     Ok(ControlFile::parse(&bytes)?)

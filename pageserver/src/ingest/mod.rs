@@ -1,30 +1,52 @@
 //! Turns decoded records into values. [`Ingest`] does no I/O: the caller feeds records in order
 //! and stores what comes out at the record's end, as [`stream`] does.
 //!
-//! PostgreSQL 15. Tablespaces, commit timestamps and `wal_level = minimal` are not supported: such
-//! a record stops ingest, since half a record would lose data in silence.
+//! PostgreSQL 14 to 18. What a record does beside its blocks, case by case, and where:
+//!
+//! | record | effect | |
+//! |---|---|---|
+//! | heap changes | bits of the visibility map, where it is no block | `vm_clears` |
+//! | any block past the end | zeros up to there | `directory::reach` |
+//! | SMGR CREATE, TRUNCATE | lengths, the tail of the maps | `files` |
+//! | XACT commit, abort, prepared too | `pg_xact`, `pg_commit_ts`, files that go, progress of origins | `transactions` |
+//! | XACT prepare | a file in `pg_twophase` | `transactions` |
+//! | DBASE, TBLSPC | lists; the copy of a template is what it was before the record | `databases` |
+//! | RELMAP | the map, whole | here |
+//! | CLOG, COMMIT_TS, MULTIXACT | pages of SLRUs begin and go | `transactions`, `multixact` |
+//! | REPLORIGIN | progress of origins | `origins` |
+//! | XLOG | fields of the checkpoint, settings in `pg_control` | `control` |
+//! | LOGICALMSG | files of the agent (C7) | `kept` |
+//! | custom managers | their pages cannot be made until an image comes; without a page: stop, or skip | here |
+//!
+//! `wal_level = minimal`, and whatever is not known of a record of PostgreSQL itself, stops ingest:
+//! half a record would lose data in silence.
 
 mod changes;
+mod commit_ts;
 mod control;
+mod databases;
 mod directory;
 mod files;
 pub(crate) mod kept;
 mod load;
 mod multixact;
+mod origins;
 pub(crate) mod stream;
 #[cfg(test)]
 mod tests;
 mod transactions;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use ids::{Fork, KeyKind, Lsn};
 use pg::PgMajor;
-use pg::control::CheckPoint;
-use pg::rmgr::{Payload, TablespaceRecord};
+use pg::control::{CheckPoint, ControlFile};
+use pg::rmgr::Payload;
 use pg::wal::{Record, rmgr};
 use redo::{Fault, vm};
 
-pub(crate) use changes::{Changes, CopyDatabase, IngestError, Reason};
+pub(crate) use changes::{Changes, IngestError, Reason};
 pub(crate) use directory::Directory;
 use directory::beside;
 pub(crate) use load::LoadError;
@@ -38,7 +60,10 @@ const RELMAP_HEADER_BYTES: usize = 12;
 /// Everything that the next record's meaning depends on.
 #[derive(Clone, Debug)]
 pub(crate) struct Ingest {
-    version: PgMajor,
+    /// With the settings of the server as of the last record.
+    control: ControlFile,
+    /// Custom resource managers whose records are skipped where they name no page.
+    skipped: Arc<[u8]>,
     directory: Directory,
     checkpoint: CheckPoint,
     /// When the latest transaction ended that was seen here.
@@ -48,12 +73,14 @@ pub(crate) struct Ingest {
 
 impl Ingest {
     pub(crate) const fn new(
-        version: PgMajor,
+        control: ControlFile,
         directory: Directory,
         checkpoint: CheckPoint,
+        skipped: Arc<[u8]>,
     ) -> Self {
         Self {
-            version,
+            control,
+            skipped,
             directory,
             checkpoint,
             commit_time: i64::MIN,
@@ -81,7 +108,7 @@ impl Ingest {
         if let Some(stopped) = &self.stopped {
             return Err(stopped.clone());
         }
-        let changes = pg::wal::decode(self.version, start, end, bytes)
+        let changes = pg::wal::decode(self.version(), start, end, bytes)
             .map_err(IngestError::from)
             .and_then(|record| self.ingest_record(&record, bytes));
         if let Err(error) = &changes {
@@ -90,11 +117,16 @@ impl Ingest {
         changes
     }
 
+    const fn version(&self) -> PgMajor {
+        self.control.version()
+    }
+
     fn ingest_record(&mut self, record: &Record, bytes: &Bytes) -> Result<Changes, IngestError> {
-        let payload = Payload::read(self.version, record)?;
+        let payload = Payload::read(self.version(), record)?;
         let (mut out, before) = (Changes::default(), self.checkpoint);
         self.saw_xid(record.xid);
-        self.blocks(record, bytes, &mut out)
+        self.check_custom(record)
+            .and_then(|()| self.blocks(record, bytes, &mut out))
             .and_then(|()| self.payload(record, payload, &mut out))
             .map_err(|reason| IngestError::Refused {
                 lsn: record.start,
@@ -113,7 +145,19 @@ impl Ingest {
         Ok(out)
     }
 
+    /// Of a custom resource manager the pages are known, which cannot be made until an image heals
+    /// them. Where it names none, all that is stored might depend on it.
+    fn check_custom(&self, record: &Record) -> Result<(), Reason> {
+        let without_page = is_custom(self.version(), record.rmid) && record.blocks.is_empty();
+        if without_page && !self.skipped.contains(&record.rmid) {
+            return Err(Reason::Custom(record.rmid));
+        }
+        Ok(())
+    }
+
     fn blocks(&mut self, record: &Record, bytes: &Bytes, out: &mut Changes) -> Result<(), Reason> {
+        let control = &self.control;
+        let logs_hints = control.checksum_version() != 0 || control.wal_log_hints();
         for (index, block) in record.blocks.iter().enumerate() {
             self.check_redo(record, index)?;
             let will_init = redo::will_init(record, index);
@@ -121,6 +165,7 @@ impl Ingest {
             directory.reach(block.rel, block.blkno, will_init, out)?;
             let value = Value::Record {
                 will_init,
+                logs_hints,
                 block: index as u8, // a record has at most 33 blocks
                 start: record.start,
                 record: bytes.clone(),
@@ -144,11 +189,12 @@ impl Ingest {
         if matches!(
             record.rmid,
             rmgr::HEAP | rmgr::HEAP2 | rmgr::BTREE | rmgr::XLOG
-        ) {
+        ) || is_custom(self.version(), record.rmid)
+        {
             return Ok(());
         }
         let settings = redo::Settings {
-            version: self.version,
+            version: self.version(),
             logs_hints: false,
         };
         let tried = redo::apply(settings, record, index, &mut pg::page::zeroed());
@@ -165,32 +211,33 @@ impl Ingest {
         out: &mut Changes,
     ) -> Result<(), Reason> {
         match payload {
-            Payload::Pages => {}
+            // What it says beside its pages is for its extension alone.
+            Payload::Pages | Payload::Custom => {}
             Payload::LogicalMessage(message) => self.keep(record, &message, out)?,
             Payload::Standby(standby) => self.standby(standby),
-            Payload::Xlog(xlog) => self.xlog(xlog)?,
+            Payload::Xlog(xlog) => self.xlog(xlog, out)?,
             Payload::Xact(xact) => self.xact(record, xact, out)?,
             Payload::Storage(storage) => self.storage(storage, out)?,
             Payload::Clog(clog) => self.clog(clog, out),
             Payload::MultiXact(multixact) => self.multixact(multixact, out)?,
             Payload::Relmap(update) => {
                 let (spc, db) = (update.spc, update.db);
-                self.directory.check_database(spc, db)?;
+                self.directory.reach_database(spc, db, out)?;
                 let map = Bytes::copy_from_slice(&record.main_data[RELMAP_HEADER_BYTES..]);
                 out.put(KeyKind::RelMap { spc, db }, Value::Image(map));
             }
-            Payload::Database(database) => self.database(database, out)?,
-            Payload::Origin(origin) => transactions::origin(origin, out),
-            Payload::CommitTs(_) => return Err(Reason::CommitTimestamps),
-            Payload::Custom => return Err(Reason::NoRedo),
-            Payload::Tablespace(
-                TablespaceRecord::Create { spc, .. } | TablespaceRecord::Drop { spc },
-            ) => {
-                return Err(Reason::Tablespace(spc));
-            }
+            Payload::Database(database) => self.database(database, record.start, out)?,
+            Payload::Origin(origin) => self.origin(origin, out),
+            Payload::CommitTs(commit_ts) => self.commit_ts(commit_ts, out),
+            Payload::Tablespace(tablespace) => self.tablespace(&tablespace, out)?,
         }
         Ok(())
     }
+}
+
+/// Whether redo knows nothing of this resource manager, and cannot.
+fn is_custom(version: PgMajor, rmid: u8) -> bool {
+    rmid >= rmgr::CUSTOM_MIN && !(rmid == rmgr::NEON && version >= PgMajor::V16)
 }
 
 /// Whether `a` comes after `b`, modulo 2^32.

@@ -22,13 +22,16 @@ impl Ingest {
         record: MultiXactRecord,
         out: &mut Changes,
     ) -> Result<(), Reason> {
-        let directory = &mut self.directory;
         match record {
+            // Earlier minor releases write it behind the record that made the page.
+            MultiXactRecord::ZeroOffsetsPage(page) if self.made_ahead(page) => {}
             MultiXactRecord::ZeroOffsetsPage(page) => {
-                directory.zero_page(SlruKind::MultiXactOffsets, page, out);
+                let slru = SlruKind::MultiXactOffsets;
+                self.directory.zero_page(slru, page, out);
             }
             MultiXactRecord::ZeroMembersPage(page) => {
-                directory.zero_page(SlruKind::MultiXactMembers, page, out);
+                let slru = SlruKind::MultiXactMembers;
+                self.directory.zero_page(slru, page, out);
             }
             MultiXactRecord::Create {
                 multi,
@@ -52,6 +55,14 @@ impl Ingest {
             }
         }
         Ok(())
+    }
+
+    /// Whether the last multixact made this page, for where the next one begins.
+    fn made_ahead(&self, page: u32) -> bool {
+        let next = self.checkpoint.next_multi;
+        let is_first = next.is_multiple_of(OFFSETS_PER_PAGE) || next == 1;
+        let there = self.directory.has_page(SlruKind::MultiXactOffsets, page);
+        is_first && next / OFFSETS_PER_PAGE == page && there
     }
 
     fn create_multi(

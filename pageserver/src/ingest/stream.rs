@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ids::{Key, Lsn};
+use ids::Lsn;
 use pg::wal::{Decoder, FrameError, RecordHeader, WalShape};
 
-use super::{CopyDatabase, Directory, Ingest, IngestError, LoadError, load};
-use crate::timeline::{self, ReadError, Timeline, WriteError};
-use crate::value::Value;
+use super::{Directory, Ingest, IngestError, LoadError, load};
+use crate::timeline::{self, Timeline, WriteError};
 
 /// More than this in memory goes into the bucket before the next record is taken.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
@@ -38,12 +37,6 @@ pub(crate) enum Stop {
     /// The timeline took it not.
     #[error(transparent)]
     Timeline(#[from] timeline::IngestError),
-    /// What the record copies could not be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// What the record copies is not there.
-    #[error("{0:?} is to be copied and has no content")]
-    NoContent(Key),
     /// There was no room for more.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -69,12 +62,10 @@ impl IngestStop {
             Stop::Frame(_)
             | Stop::Record(IngestError::Decode(_))
             | Stop::Timeline(timeline::IngestError::Gap { .. }) => Standing::Damaged,
-            Stop::Record(IngestError::Refused { .. }) | Stop::NoContent(_) => Standing::ForGood,
-            Stop::NotNext { .. }
-            | Stop::Timeline(_)
-            | Stop::Read(_)
-            | Stop::Write(_)
-            | Stop::Before => Standing::Anew,
+            Stop::Record(IngestError::Refused { .. }) => Standing::ForGood,
+            Stop::NotNext { .. } | Stop::Timeline(_) | Stop::Write(_) | Stop::Before => {
+                Standing::Anew
+            }
         }
     }
 }
@@ -89,8 +80,12 @@ pub(crate) struct IngestStream {
 }
 
 impl IngestStream {
-    /// A stream that goes on where the timeline is.
-    pub(crate) async fn new(timeline: Arc<Timeline>) -> Result<Self, LoadError> {
+    /// A stream that goes on where the timeline is. `skipped`: custom resource managers whose records
+    /// are passed over where they name no page.
+    pub(crate) async fn new(
+        timeline: Arc<Timeline>,
+        skipped: Arc<[u8]>,
+    ) -> Result<Self, LoadError> {
         let last = timeline.last_lsn()?;
         let control = load::control(&timeline, last).await?;
         let checkpoint = load::checkpoint(&timeline, last).await?;
@@ -104,7 +99,7 @@ impl IngestStream {
         Ok(Self {
             timeline,
             decoder: Decoder::new(shape, last),
-            ingest: Ingest::new(control.version(), directory, checkpoint),
+            ingest: Ingest::new(control, directory, checkpoint, skipped),
             last,
             stopped: None,
         })
@@ -172,11 +167,7 @@ impl IngestStream {
             lsn: start,
             bytes: u32::try_from(record.len()).unwrap_or(u32::MAX),
         })?;
-        let mut changes = self.ingest.ingest(start, end, &record)?;
-        if let Some(copy) = &changes.copy {
-            let copied = self.copy(copy).await?;
-            changes.values.extend(copied);
-        }
+        let changes = self.ingest.ingest(start, end, &record)?;
         self.timeline
             .ingest(header.prev, start, end, changes.values)?;
         self.last = end;
@@ -185,16 +176,5 @@ impl IngestStream {
             self.timeline.flush().await?;
         }
         Ok(())
-    }
-
-    /// What the template is, as of the record before.
-    async fn copy(&self, copy: &CopyDatabase) -> Result<Vec<(Key, Value)>, Stop> {
-        let mut copied = Vec::new();
-        for (from, to) in copy.keys() {
-            let content = self.timeline.content(from, self.last).await?;
-            let content = content.ok_or(Stop::NoContent(from))?;
-            copied.push((to, Value::Image(content)));
-        }
-        Ok(copied)
     }
 }

@@ -6,6 +6,7 @@ mod limits;
 mod postgres;
 mod stock;
 mod stream;
+mod versions;
 
 use ids::{Key, RelTag, SlruKind};
 use pg::wal::{encode_record, rmgr};
@@ -34,7 +35,31 @@ fn with(forks: &[(RelTag, u32)]) -> Ingest {
         next_oid: 16384,
         ..CheckPoint::default()
     };
-    Ingest::new(PgMajor::V15, directory, checkpoint)
+    Ingest::new(control(PgMajor::V15), directory, checkpoint, Arc::new([]))
+}
+
+/// A `pg_control` of a cluster of which nothing else is known.
+fn control(version: PgMajor) -> ControlFile {
+    let mut file = vec![0; pg::control::CONTROL_FILE_BYTES];
+    let (shape, crc_at) = match version {
+        PgMajor::V18 => (1800, 292),
+        _ => (1300, 288),
+    };
+    for (at, value) in [
+        (8, shape),
+        (12, version.catalog_version()),
+        (204, 8),
+        (216, 8192),
+        (220, 131_072),
+        (224, 8192),
+        (228, 16 << 20),
+    ] {
+        file[at..at + 4].copy_from_slice(&u32::to_le_bytes(value));
+    }
+    file[208..216].copy_from_slice(&1_234_567.0_f64.to_le_bytes());
+    let crc = crc32c::crc32c(&file[..crc_at]);
+    file[crc_at..crc_at + 4].copy_from_slice(&crc.to_le_bytes());
+    ControlFile::parse(&file).unwrap()
 }
 
 fn feed(
@@ -187,8 +212,8 @@ fn clog_pages_begin_as_zeros_and_whole_segments_go() {
 #[test]
 fn what_is_not_supported_names_its_record() {
     let mut ingest = with(&[]);
-    let error = feed(&mut ingest, 0, rmgr::COMMIT_TS, 0x00, &words(&[0])).unwrap_err();
-    assert!(error.to_string().contains("not supported yet"), "{error}");
+    let error = feed(&mut ingest, 0, rmgr::TBLSPC, 0x10, &words(&[1663])).unwrap_err();
+    assert!(error.to_string().contains("tablespace 1663"), "{error}");
     let error = feed(&mut with(&[]), 0, 99, 0x00, &[]).unwrap_err();
     assert!(matches!(error, IngestError::Decode(_)));
 }

@@ -1,12 +1,12 @@
 //! Transactions: what becomes of them, which are prepared, and how far they are counted.
 
 use bytes::Bytes;
-use ids::{Fork, KeyKind, Lsn, SlruKind};
-use pg::rmgr::{ClogRecord, Finish, OriginRecord, Outcome, Prepare, StandbyRecord, XactRecord};
+use ids::{Fork, KeyKind, SlruKind};
+use pg::rmgr::{ClogRecord, Finish, Outcome, Prepare, StandbyRecord, XactRecord};
 use pg::wal::Record;
 
 use super::directory::slru_place;
-use super::{Changes, Ingest, Reason};
+use super::{Changes, Directory, Ingest, Reason};
 use crate::value::{Value, XidStatus};
 
 const XIDS_PER_CLOG_PAGE: u32 = 8192 * 4;
@@ -21,7 +21,7 @@ impl Ingest {
     ) -> Result<(), Reason> {
         match xact {
             XactRecord::Finish(finish) => self.finish(record, &finish, out)?,
-            XactRecord::Prepare(prepare) => self.prepare(&prepare, out),
+            XactRecord::Prepare(prepare) => self.prepare(record, &prepare, out),
             // A hint for a standby.
             XactRecord::Assignment { top, subxacts } => {
                 self.saw_xids(subxacts.iter().chain([&top]))
@@ -39,7 +39,7 @@ impl Ingest {
         out: &mut Changes,
     ) -> Result<(), Reason> {
         if let (Some(origin), Some(there)) = (record.origin, finish.origin) {
-            progress(origin, there.lsn, out);
+            self.advance(origin, there.lsn, false, out);
         }
         let status = match finish.outcome {
             Outcome::Commit => XidStatus::Committed,
@@ -73,6 +73,9 @@ impl Ingest {
                 Value::ClogSet { status, xids },
             );
         }
+        if finish.outcome == Outcome::Commit {
+            self.note_commit(finish, record.origin, out);
+        }
         for file in &finish.dropped {
             for fork in [Fork::Main, Fork::Fsm, Fork::Vm, Fork::Init] {
                 self.directory.drop_fork(file.fork(fork), out);
@@ -81,10 +84,13 @@ impl Ingest {
         Ok(())
     }
 
-    fn prepare(&mut self, prepare: &Prepare, out: &mut Changes) {
+    fn prepare(&mut self, record: &Record, prepare: &Prepare, out: &mut Changes) {
         self.saw_xids(prepare.subxacts.iter().chain([&prepare.xid]));
-        self.directory
-            .add_prepared(prepare.xid, prepare.state_file(), out);
+        if let Some(origin) = record.origin {
+            self.advance(origin, prepare.origin.lsn, false, out);
+        }
+        let file = prepare.state_file();
+        self.directory.add_prepared(prepare.xid, file, out);
     }
 
     pub(super) fn clog(&mut self, clog: ClogRecord, out: &mut Changes) {
@@ -137,17 +143,28 @@ impl Ingest {
     }
 }
 
-pub(super) fn origin(record: OriginRecord, out: &mut Changes) {
-    match record {
-        OriginRecord::Set { origin, lsn, .. } => progress(origin, lsn, out),
-        OriginRecord::Drop { origin } => out.put(KeyKind::ReplOrigin(origin), Value::Gone),
+impl Directory {
+    pub(super) fn add_prepared(&mut self, xid: u32, file: Bytes, out: &mut Changes) {
+        let item = prepared_item(xid);
+        self.prepared.insert(xid);
+        out.put(KeyKind::TwoPhaseFiles, Value::ListAdd(item));
+        out.put(KeyKind::TwoPhase(u64::from(xid)), Value::Image(file));
+    }
+
+    /// Answers whether it was there.
+    fn drop_prepared(&mut self, xid: u32, out: &mut Changes) -> bool {
+        let was_there = self.prepared.remove(&xid);
+        if was_there {
+            let item = prepared_item(xid);
+            out.put(KeyKind::TwoPhaseFiles, Value::ListRemove(item));
+            out.put(KeyKind::TwoPhase(u64::from(xid)), Value::Gone);
+        }
+        was_there
     }
 }
 
-/// How far a replication origin has been replayed.
-fn progress(origin: u16, there: Lsn, out: &mut Changes) {
-    let lsn = Bytes::copy_from_slice(&there.0.to_le_bytes());
-    out.put(KeyKind::ReplOrigin(origin), Value::Image(lsn));
+fn prepared_item(xid: u32) -> Bytes {
+    Bytes::copy_from_slice(&u64::from(xid).to_be_bytes())
 }
 
 /// Whether all of `page` is older than all of `other`, as transactions count: modulo 2^32.

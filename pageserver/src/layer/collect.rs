@@ -9,6 +9,7 @@ use crate::value::Value;
 pub(crate) struct Collected {
     newest_first: Vec<(Lsn, Value)>,
     complete: bool,
+    goes_below: bool,
 }
 
 impl Collected {
@@ -17,9 +18,9 @@ impl Collected {
         self.complete
     }
 
-    /// Says that nothing older is there.
-    pub(crate) fn end(&mut self) {
-        self.complete = true;
+    /// Says that an image layer was gone through: nothing older is needed, unless it said so.
+    pub(crate) fn end_of_image(&mut self) {
+        self.complete |= !std::mem::take(&mut self.goes_below);
     }
 
     /// Adds what an older (key, LSN) holds. Everything below a complete value is left out.
@@ -32,6 +33,10 @@ impl Collected {
         for value in values.into_iter().rev() {
             if self.complete {
                 return;
+            }
+            if value == Value::Below {
+                self.goes_below = true;
+                continue;
             }
             self.complete = value.is_base();
             self.newest_first.push((lsn, value));
@@ -48,6 +53,20 @@ impl Collected {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_that_could_not_be_made_leaves_what_is_below_it() {
+        let mut collected = Collected::default();
+        collected.push(Lsn(20), vec![Value::Below]);
+        collected.end_of_image();
+        assert!(!collected.is_complete());
+        collected.push(Lsn(10), vec![Value::Zeros]);
+        assert!(collected.is_complete());
+        assert_eq!(collected.into_oldest_first(), [(Lsn(10), Value::Zeros)]);
+        let mut collected = Collected::default();
+        collected.end_of_image();
+        assert!(collected.is_complete(), "it holds every key");
+    }
 
     #[test]
     fn nothing_below_a_complete_value_is_taken() {

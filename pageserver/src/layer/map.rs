@@ -32,6 +32,10 @@ pub(crate) struct LayerDescription {
     pub(crate) first_lsn: Lsn,
     /// The last LSN in it.
     pub(crate) last_lsn: Lsn,
+    /// An image layer of which some keys have no content that could be made: what is below it is
+    /// still needed for them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) has_gaps: bool,
 }
 
 impl LayerDescription {
@@ -54,14 +58,14 @@ impl LayerMap {
         Self { newest_first }
     }
 
-    /// The layers that may hold `key` at `lsn`, newest first, down to the first image: it holds
-    /// every key of its range that named anything.
+    /// The layers that may hold `key` at `lsn`, newest first, down to the first image
+    /// without gaps: it holds every key of its range that named anything.
     pub(crate) fn candidates(&self, key: Key, lsn: Lsn) -> Vec<Arc<LayerDescription>> {
         let mut found = Vec::new();
         for layer in &self.newest_first {
             if layer.covers(key, lsn) {
                 found.push(Arc::clone(layer));
-                if layer.kind == LayerKind::Image {
+                if layer.kind == LayerKind::Image && !layer.has_gaps {
                     break;
                 }
             }
@@ -89,6 +93,7 @@ mod tests {
             last_key: Key::MAX,
             first_lsn: Lsn(first_lsn),
             last_lsn: Lsn(last_lsn),
+            has_gaps: false,
         }
     }
 

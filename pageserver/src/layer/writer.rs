@@ -116,6 +116,7 @@ fn seal(
         last_key: keys.1,
         first_lsn: lsns.0,
         last_lsn: lsns.1,
+        has_gaps: false,
     };
     (description, sealed)
 }

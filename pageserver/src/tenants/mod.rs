@@ -57,6 +57,8 @@ pub(crate) struct Settings {
     pub(crate) token: Option<PathBuf>,
     /// The longest archive that is imported.
     pub(crate) import_bytes_max: u64,
+    /// Custom resource managers whose records may be skipped where they name no page.
+    pub(crate) custom_rmgrs_to_skip: Arc<[u8]>,
 }
 
 impl Node {
@@ -183,11 +185,7 @@ impl Tenants {
         pg_major: u32,
         archive: impl AsyncRead + Send + Unpin + 'static,
     ) -> Result<Imported, Refusal> {
-        let supported = pg::PgMajor::V15;
-        if pg::PgMajor::from_number(pg_major) != Ok(supported) {
-            let message = format!("PostgreSQL {pg_major} is not supported yet, only {supported}");
-            return Err(Refusal::bad_request(message));
-        }
+        pg::PgMajor::from_number(pg_major).map_err(Refusal::bad_request)?;
         // A tenant without keys is told so before the upload.
         let keys = self.node.keyring.tenant(tenant).await?;
         let turn = self.imports.try_acquire();

@@ -175,6 +175,7 @@ impl Timeline {
             ended: CancellationToken::new(),
             progress,
             compacting: tokio::sync::Mutex::new(()),
+            checksums: OnceLock::new(),
             _watch: watch,
         }
     }

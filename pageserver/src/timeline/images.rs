@@ -1,7 +1,7 @@
 //! What a compaction reads and adds.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use ids::{Key, Lsn};
@@ -124,6 +124,7 @@ impl Timeline {
         writer: LayerWriter,
         keys: (Key, Key),
         lsn: Lsn,
+        has_gaps: bool,
     ) -> Result<LayerDescription, WriteError> {
         self.serving()?;
         let leased = self.home.keyring.tenant(self.home.tenant).await?;
@@ -133,10 +134,11 @@ impl Timeline {
         let place = self.home.place(self.generation, &folder);
         // D5: every attempt has a name of its own.
         let file = sealed::new_file_id(&mut OsEntropy);
-        let (layer, sealed): (_, Bytes) =
+        let (mut layer, sealed): (_, Bytes) =
             dek.with(|dek| seal_image(writer, keys, lsn, place, file, dek, &slot))?;
         // A fence that came while sealing stops the put (K6).
         leased.check()?;
+        layer.has_gaps = has_gaps;
         let name = format!("{folder}{}", layer.name);
         self.home.bucket.put_if_absent(&name, sealed).await?;
         Ok(layer)
@@ -185,6 +187,11 @@ impl Timeline {
                 tracing::warn!(layer = %name, %error, "a layer that nobody needs stays");
             }
         }
+    }
+
+    /// Whether pages have checksums, once that was looked up.
+    pub(crate) const fn checksums(&self) -> &OnceLock<bool> {
+        &self.checksums
     }
 
     /// Held by who compacts.

@@ -93,6 +93,8 @@ pub(crate) struct Timeline {
     progress: watch::Sender<Lsn>,
     /// One compaction at a time.
     compacting: tokio::sync::Mutex<()>,
+    /// Whether pages have checksums, once that was looked up.
+    checksums: OnceLock<bool>,
     /// Ends the task that watches the lease.
     _watch: DropGuard,
 }

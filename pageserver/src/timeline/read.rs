@@ -13,6 +13,7 @@ use super::{Closed, Stale, Timeline, lock};
 use crate::layer::collect::Collected;
 use crate::layer::map::{LayerDescription, LayerKind};
 use crate::layer::sealed_file::{LayerStore, SealedLayer, SealedLayerError};
+use crate::metrics;
 use crate::rebuild::{RebuildError, rebuild};
 use crate::value::Value;
 
@@ -86,8 +87,10 @@ impl Timeline {
         let _operation = keys.begin()?;
         let values = self.read(key, lsn).await?;
         let version = PgMajor::from_number(self.state().manifest.postgres_major)?;
-        let content =
-            rebuild(version, &values).map_err(|source| ReadError::Rebuild { key, lsn, source })?;
+        let content = rebuild(version, &values).map_err(|source| {
+            metrics::unreadable(self.home.tenant, self.home.timeline);
+            ReadError::Rebuild { key, lsn, source }
+        })?;
         // Redo takes its time: asked again when the answer leaves (D1, K5).
         self.serving()?;
         keys.check()?;
@@ -96,6 +99,18 @@ impl Timeline {
 
     /// The values that make `key` at `lsn`, in the order in which they apply.
     pub(crate) async fn read(&self, key: Key, lsn: Lsn) -> Result<Vec<(Lsn, Value)>, ReadError> {
+        let mut values = self.read_key(key, lsn).await?;
+        // What was copied has come about before the copy: this ends.
+        while let Some((_, Value::CopyOf { key, at })) = values.first() {
+            let mut copied = self.read_key(*key, *at).await?;
+            copied.extend(values.drain(1..));
+            values = copied;
+        }
+        Ok(values)
+    }
+
+    /// What the key itself holds.
+    async fn read_key(&self, key: Key, lsn: Lsn) -> Result<Vec<(Lsn, Value)>, ReadError> {
         loop {
             let manifests = self.manifests();
             let mut read = self.read_once(key, lsn).await;
@@ -170,7 +185,7 @@ impl Timeline {
             }
             if description.kind == LayerKind::Image {
                 // It holds every key of its range that named anything.
-                into.end();
+                into.end_of_image();
             }
         }
         Ok(())

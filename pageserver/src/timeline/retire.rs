@@ -47,6 +47,9 @@ impl Timeline {
             layers.filter(|layer| layer.kind == LayerKind::Image)
         };
         let lsns: BTreeSet<Lsn> = images().map(|image| image.first_lsn).collect();
+        // What cannot be made now may be made by a later version: its history stays.
+        let gaps = images().filter(|image| image.has_gaps);
+        let needed = gaps.map(|image| image.first_lsn).max();
         let lsns: Vec<Lsn> = lsns.into_iter().collect();
         let is_pinned = |from: Lsn, to: Lsn| {
             let mut pins = manifest.pins.iter();
@@ -56,6 +59,7 @@ impl Timeline {
             .windows(2)
             .take(lsns.len().saturating_sub(IMAGES_KEPT))
             .filter(|two| !is_pinned(two[0], two[1]))
+            .filter(|two| needed.is_none_or(|needed| two[0] > needed))
             .map(|two| two[0])
             .collect();
         let is_superseded = |image: &&LayerDescription| superseded.contains(&image.first_lsn);
@@ -91,6 +95,7 @@ fn is_covered(layer: &LayerDescription, stays: &[&LayerDescription], at: Lsn) ->
         .iter()
         .filter(|image| {
             image.kind == LayerKind::Image
+                && !image.has_gaps
                 && layer.last_lsn <= image.first_lsn
                 && image.first_lsn <= at
         })

@@ -40,6 +40,20 @@ impl Timeline {
         .await
     }
 
+    /// The tablespaces of the user.
+    pub(crate) async fn tablespaces(&self, lsn: Lsn) -> Result<Vec<u32>, ViewError> {
+        self.list(KeyKind::Tablespaces, lsn, |item: [u8; 4]| word(&item, 0))
+            .await
+    }
+
+    /// The replication origins that have a progress.
+    pub(super) async fn origin_numbers(&self, lsn: Lsn) -> Result<Vec<u16>, ViewError> {
+        self.list(KeyKind::ReplOrigins, lsn, |item: [u8; 2]| {
+            Some(u16::from_be_bytes(item))
+        })
+        .await
+    }
+
     /// The transactions that are prepared and have not ended.
     pub(crate) async fn prepared(&self, lsn: Lsn) -> Result<Vec<u32>, ViewError> {
         self.list(KeyKind::TwoPhaseFiles, lsn, |item: [u8; 8]| {

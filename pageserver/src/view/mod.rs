@@ -6,10 +6,11 @@ mod lists;
 mod tests;
 mod time;
 
+use std::collections::BTreeMap;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use ids::{Fork, Key, KeyKind, Lsn, RelTag, SlruKind};
 use pg::control::{CheckPoint, ControlFile};
-use pg::datadir::DEFAULT_TABLESPACE;
 use pg::kept::KeptPath;
 use pg::page::BLOCK;
 
@@ -50,19 +51,41 @@ impl Timeline {
         block: u32,
         lsn: Lsn,
     ) -> Result<Bytes, ViewError> {
-        self.block(KeyKind::RelBlock(rel, block), lsn).await
+        let page = self.block(KeyKind::RelBlock(rel, block), lsn).await?;
+        if self.has_checksums(lsn).await? {
+            return Ok(stamped(page, block));
+        }
+        Ok(page)
     }
 
-    /// The bytes of the main forks of a database.
+    /// Whether pages have checksums: no server changes that while it runs.
+    pub(crate) async fn has_checksums(&self, lsn: Lsn) -> Result<bool, ViewError> {
+        if let Some(known) = self.checksums().get() {
+            return Ok(*known);
+        }
+        let key = KeyKind::ControlFile;
+        // Before an import there is none, and no page.
+        let Some(file) = self.content(Key::new(key), lsn).await? else {
+            return Ok(false);
+        };
+        let file = ControlFile::parse(&file).map_err(|_| ViewError::malformed(key, lsn))?;
+        let found = file.checksum_version() != 0;
+        Ok(*self.checksums().get_or_init(|| found))
+    }
+
+    /// The bytes of the main forks of a database, in all tablespaces.
     pub(crate) async fn database_bytes(&self, db: u32, lsn: Lsn) -> Result<u64, ViewError> {
-        let spc = DEFAULT_TABLESPACE;
-        if !self.databases(lsn).await?.contains(&(spc, db)) {
+        let mut places = self.databases(lsn).await?;
+        places.retain(|(_, known)| *known == db);
+        if places.is_empty() {
             return Err(ViewError::absent(Wanted::Database(db), lsn));
         }
         let mut blocks = 0;
-        for rel in self.relations(spc, db, lsn).await? {
-            if rel.fork == Fork::Main {
-                blocks += u64::from(self.relation_blocks(rel, lsn).await?.unwrap_or(0));
+        for (spc, db) in places {
+            for rel in self.relations(spc, db, lsn).await? {
+                if rel.fork == Fork::Main {
+                    blocks += u64::from(self.relation_blocks(rel, lsn).await?.unwrap_or(0));
+                }
             }
         }
         Ok(blocks * BLOCK as u64)
@@ -102,22 +125,35 @@ impl Timeline {
         CheckPoint::decode(&bytes).ok_or(ViewError::malformed(key, lsn))
     }
 
-    /// `pg_control` as it was imported.
+    /// How far each replication origin has been replayed.
+    pub(crate) async fn origins(&self, lsn: Lsn) -> Result<BTreeMap<u16, Lsn>, ViewError> {
+        let mut origins = BTreeMap::new();
+        for origin in self.origin_numbers(lsn).await? {
+            let kind = KeyKind::ReplOrigin(origin);
+            let there = self.content(Key::new(kind), lsn).await?;
+            let there = there.and_then(|there| Some(*there.first_chunk()?));
+            let there = there.ok_or(ViewError::malformed(kind, lsn))?;
+            origins.insert(origin, Lsn(u64::from_le_bytes(there)));
+        }
+        Ok(origins)
+    }
+
+    /// `pg_control` as it was imported, with the settings of the server since.
     pub(crate) async fn control_file(&self, lsn: Lsn) -> Result<ControlFile, ViewError> {
         let key = KeyKind::ControlFile;
         let bytes = self.whole(key, Wanted::ControlFile, lsn).await?;
         ControlFile::parse(&bytes).map_err(|_| ViewError::malformed(key, lsn))
     }
 
-    /// The relation map of a database.
+    /// The relation map of a database, which is in its own tablespace.
     pub(crate) async fn relation_map(
         &self,
         spc: u32,
         db: u32,
         lsn: Lsn,
-    ) -> Result<Bytes, ViewError> {
+    ) -> Result<Option<Bytes>, ViewError> {
         let key = KeyKind::RelMap { spc, db };
-        self.whole(key, Wanted::RelationMap(db), lsn).await
+        Ok(self.content(Key::new(key), lsn).await?)
     }
 
     /// The state file of a prepared transaction.
@@ -160,6 +196,15 @@ impl Timeline {
         let bytes = bytes.map_err(|_| ViewError::malformed(kind, lsn))?;
         Ok(Some(u32::from_le_bytes(bytes)))
     }
+}
+
+/// With the checksum that a server expects which reads it from a disk.
+fn stamped(page: Bytes, block: u32) -> Bytes {
+    let Ok(mut page) = <[u8; BLOCK]>::try_from(&page[..]) else {
+        return page;
+    };
+    pg::page::stamp_checksum(&mut page, block);
+    Bytes::copy_from_slice(&page)
 }
 
 fn zeros() -> Bytes {

@@ -95,7 +95,7 @@ pub(crate) async fn run(attached: Arc<Attached>, node: Arc<Node>) {
                 let received = source.receive(ingest, &mut safekeepers, &mut backoff);
                 received.await
             }
-            None => match IngestStream::new(Arc::clone(&attached.timeline)).await {
+            None => match begin(&node, &attached).await {
                 Ok(begun) => {
                     ingest = Some(begun);
                     continue;
@@ -260,4 +260,10 @@ impl Source<'_> {
         let commit = rows.into_iter().next()?.into_iter().nth(1)??;
         std::str::from_utf8(&commit).ok()?.parse().ok()
     }
+}
+
+/// A stream that goes on where the timeline is.
+async fn begin(node: &Node, attached: &Attached) -> Result<IngestStream, LoadError> {
+    let skipped = Arc::clone(&node.settings.custom_rmgrs_to_skip);
+    IngestStream::new(Arc::clone(&attached.timeline), skipped).await
 }

@@ -16,10 +16,11 @@ use api::timeline::{
     TimelineInfo, timeline_path, timelines_path,
 };
 use bytes::Bytes;
-use ids::{Generation, Lsn, RelTag, TenantId, TimelineId};
+use ids::{Generation, Lsn, RelTag, SlruKind, TenantId, TimelineId};
 use keyring::{FixedConfig, Keyring};
 use pageserver::config::Config;
 use pageserver::server::Server;
+use pg::PgMajor;
 use pg::wire::pagestream::{Answer, Ask, Request, Version};
 use service::libpq::WireError;
 use service::libpq::client::{Client, CopyStream};
@@ -83,7 +84,9 @@ impl World {
     }
 
     pub(crate) async fn import(&self, data: &Path) -> Imported {
-        let path = format!("{}/import?pg_major=15", timeline_path(TENANT, MAIN));
+        let version = std::fs::read_to_string(data.join("PG_VERSION")).unwrap();
+        let version = version.trim();
+        let path = format!("{}/import?pg_major={version}", timeline_path(TENANT, MAIN));
         let longest = Duration::from_secs(300);
         let body = api::Body::from(postgres::tar(data));
         self.api.post_stream(&path, body, longest).await.unwrap()
@@ -101,10 +104,10 @@ impl World {
         self.api.put(&path, &asked).await.unwrap()
     }
 
-    /// Makes and attaches [`BRANCH`] of [`MAIN`].
-    pub(crate) async fn branch(&self, lsn: Option<Lsn>) -> TimelineInfo {
+    /// Makes and attaches a branch of [`MAIN`].
+    pub(crate) async fn branch(&self, timeline: TimelineId, lsn: Option<Lsn>) -> TimelineInfo {
         let branch = CreateBranch {
-            timeline: BRANCH,
+            timeline,
             parent: MAIN,
             lsn,
             safekeepers: set(&[]),
@@ -237,6 +240,15 @@ impl Pages {
         answers
     }
 
+    /// A segment of an SLRU; empty where there is none.
+    pub(crate) async fn slru(&mut self, kind: SlruKind, segment: u32) -> Bytes {
+        let kind = kind as u8;
+        match self.ask(Ask::Slru { kind, segment }).await {
+            Answer::Slru(pages) => pages,
+            answer => panic!("{kind} {segment}: {answer:?}"),
+        }
+    }
+
     /// Which of the forks exist.
     pub(crate) async fn existing(&mut self, of: impl Iterator<Item = RelTag>) -> Vec<RelTag> {
         let of: Vec<RelTag> = of.collect();
@@ -250,7 +262,7 @@ impl Pages {
 
     /// Holds every page to the files of a data directory.
     pub(crate) async fn compare(&mut self, data: &Path) -> usize {
-        let theirs = postgres::forks(postgres::relation_files(data));
+        let theirs = postgres::forks(PgMajor::V15, postgres::relation_files(data));
         let (compared, differences) = self.differences(&theirs).await;
         assert_eq!(differences, Vec::<String>::new());
         compared

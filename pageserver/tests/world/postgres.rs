@@ -10,9 +10,10 @@ use std::process::Command;
 
 use bytes::Bytes;
 use ids::{Fork, Lsn, RelTag};
-use pg::PgMajor;
 use pg::datadir::{parse_relation_path, parse_wal_segment_name, wal_segment_name};
 use pg::wal::{Decoder, WalShape};
+use pg::{PgMajor, tablespace};
+use stock::Scene;
 use tempfile::TempDir;
 
 const BIN: &str = "/usr/lib/postgresql/15/bin";
@@ -74,6 +75,55 @@ pub(crate) fn run(at: &Path, statements: &[&str]) -> Vec<Lsn> {
     }
     stop(at, "data", "fast");
     ends
+}
+
+/// A data directory of this release, `data`, and the copy `base` of it. Commits leave their times.
+pub(crate) fn base(scene: &Scene, checksums: bool) -> PathBuf {
+    let has_them = scene.release.major >= PgMajor::V18;
+    let data = scene.initdb(match checksums {
+        true if !has_them => "-k",
+        false if has_them => "--no-data-checksums",
+        _ => "",
+    });
+    scene.run("echo 'track_commit_timestamp = on' >>data/postgresql.conf");
+    // So that `pg_control` says so too.
+    scene.start("data", "");
+    scene.stop("data", "fast");
+    scene.run("cp -r data base");
+    data
+}
+
+/// Lets the server of `data` write something of everything, and crash.
+pub(crate) fn work(scene: &Scene, full_page_writes: bool) {
+    let settings = format!("-c full_page_writes={full_page_writes} -c wal_compression=on");
+    scene.start("data", &settings);
+    script(scene, "stock", include_str!("stock.sql"), 1);
+    fs::write(scene.at().join("locks.sql"), include_str!("locks.sql")).unwrap();
+    sh(scene.at(), "chmod a+r locks.sql", false);
+    scene.bench("-i -s 1 -q");
+    scene.bench("-c 4 -t 150");
+    scene.bench("-n -c 4 -t 60 -f locks.sql");
+    script(scene, "more", include_str!("more.sql"), 0);
+    script(scene, "effects", include_str!("effects.sql"), 0);
+    scene.run(&format!(
+        "vacuumdb {} -a -q -F >vacuum.log 2>&1",
+        scene.to()
+    ));
+    scene.bench("-c 4 -t 50");
+    scene.stop("data", "immediate");
+}
+
+fn script(scene: &Scene, name: &str, sql: &str, wrong: usize) {
+    let mut sql = sql.to_owned();
+    if scene.release.major < PgMajor::V15 {
+        // It knows no other way than the copy of files.
+        sql = sql
+            .replace(" STRATEGY wal_log", "")
+            .replace(" STRATEGY file_copy", "");
+    }
+    let name = format!("{name}.sql");
+    fs::write(scene.at().join(&name), sql).unwrap();
+    scene.script(&name, wrong);
 }
 
 /// Something of everything that redo knows but generic WAL, into a server that runs.
@@ -240,10 +290,13 @@ pub(crate) fn relation_files(data: &Path) -> BTreeMap<String, Bytes> {
 
 /// The forks that recovery makes the same of, whoever recovers: not the free space maps, which
 /// are not WAL-logged, and not what unlogged relations are reset to.
-pub(crate) fn forks<B>(files: impl IntoIterator<Item = (String, B)>) -> BTreeMap<RelTag, B> {
+pub(crate) fn forks<B>(
+    version: PgMajor,
+    files: impl IntoIterator<Item = (String, B)>,
+) -> BTreeMap<RelTag, B> {
     let mut forks = BTreeMap::new();
     for (path, bytes) in files {
-        if let Some((fork, segment)) = parse_relation_path(&path) {
+        if let Some((fork, segment)) = tablespace::parse_relation_path(version, &path) {
             assert_eq!(segment, 0, "no fork is that long");
             forks.insert(fork, bytes);
         }

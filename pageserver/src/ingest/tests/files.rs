@@ -39,16 +39,24 @@ fn a_database_that_is_copied_as_files_has_all_forks_of_its_template() {
     let item = |fork: u8| [&HEAP.rel.to_be_bytes()[..], &[fork]].concat();
     let items = Value::Image([item(0), item(2)].concat().into());
     assert!(out.values.contains(&(Key::new(list), items)));
-    let copied: Vec<_> = out.copy.unwrap().keys().collect();
-    let map = |db| Key::new(KeyKind::RelMap { spc: 1663, db });
-    let block = |fork, n| Key::new(KeyKind::RelBlock(fork, n));
-    let wanted = [
+    let map = |db| KeyKind::RelMap { spc: 1663, db };
+    for (from, to) in [
         (map(5), map(77)),
-        (block(HEAP, 0), block(moved(HEAP), 0)),
-        (block(HEAP, 1), block(moved(HEAP), 1)),
-        (block(VM, 0), block(moved(VM), 0)),
-    ];
-    assert_eq!(copied, wanted);
+        (
+            KeyKind::RelBlock(HEAP, 0),
+            KeyKind::RelBlock(moved(HEAP), 0),
+        ),
+        (
+            KeyKind::RelBlock(HEAP, 1),
+            KeyKind::RelBlock(moved(HEAP), 1),
+        ),
+        (KeyKind::RelBlock(VM, 0), KeyKind::RelBlock(moved(VM), 0)),
+    ] {
+        // As of the beginning of the record.
+        let (key, at) = (Key::new(from), Lsn(0x100));
+        let copy = (Key::new(to), Value::CopyOf { key, at });
+        assert!(out.values.contains(&copy), "{copy:?}");
+    }
     let drop = words(&[77, 1, 1663]);
     feed(&mut ingest, 0, rmgr::DBASE, 0x20, &drop).unwrap();
     assert_eq!(ingest.directory(), with(&[(HEAP, 2), (VM, 1)]).directory());
@@ -56,10 +64,34 @@ fn a_database_that_is_copied_as_files_has_all_forks_of_its_template() {
 
 #[test]
 fn a_template_that_does_not_fit_into_memory_is_refused() {
-    let mut ingest = with(&[(HEAP, 65_537)]);
+    let mut ingest = with(&[(HEAP, (2 << 20) + 1)]);
     let main = words(&[77, 1663, 5, 1663]);
     let error = feed(&mut ingest, 0, rmgr::DBASE, 0x00, &main).unwrap_err();
     assert!(error.to_string().contains("too long"), "{error}");
+}
+
+#[test]
+fn a_tablespace_has_the_databases_that_have_files_in_it() {
+    const THERE: RelTag = RelTag {
+        spc: 16_400,
+        ..HEAP
+    };
+    let mut ingest = with(&[]);
+    let create = [&words(&[16_400])[..], b"/there\0"].concat();
+    let listed = |out: &Changes| {
+        let mut values = out.values.iter();
+        values.any(|(key, _)| *key == Key::new(KeyKind::Tablespaces))
+    };
+    let out = feed(&mut ingest, 0, rmgr::TBLSPC, 0x00, &create).unwrap();
+    assert!(listed(&out));
+    let file = words(&[16_400, 5, THERE.rel, 0]);
+    feed(&mut ingest, 0, rmgr::SMGR, 0x10, &file).unwrap();
+    let directory = ingest.directory();
+    assert!(directory.databases.contains(&(16_400, 5)));
+    assert!(directory.forks.contains_key(&THERE));
+    let out = feed(&mut ingest, 0, rmgr::TBLSPC, 0x10, &words(&[16_400])).unwrap();
+    assert!(listed(&out));
+    assert_eq!(ingest.directory(), with(&[]).directory());
 }
 
 #[test]

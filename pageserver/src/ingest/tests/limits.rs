@@ -22,20 +22,21 @@ fn parameters(wal_level: u32, track_commit_timestamp: u8) -> Vec<u8> {
 }
 
 #[test]
-fn settings_that_keep_data_out_of_wal_are_refused_and_others_are_passed_over() {
+fn settings_that_keep_data_out_of_wal_are_refused_and_others_are_kept() {
     let mut ingest = with(&[]);
     refused(&ingest, rmgr::XLOG, 0x60, &parameters(0, 0), "minimal");
-    refused(
-        &ingest,
-        rmgr::XLOG,
-        0x60,
-        &parameters(1, 1),
-        "track_commit_timestamp",
-    );
     for wal_level in [1, 2] {
         let main = parameters(wal_level, 0);
         let out = feed(&mut ingest, 0, rmgr::XLOG, 0x60, &main).unwrap();
-        assert_eq!(out, Changes::default());
+        let [(key, Value::Image(file))] = &out.values[..] else {
+            unreachable!("{out:?}")
+        };
+        assert_eq!(*key, Key::new(KeyKind::ControlFile));
+        let file = ControlFile::parse(file).unwrap();
+        // max_connections and wal_level.
+        assert_eq!(file.as_bytes()[172..176], wal_level.to_le_bytes());
+        assert_eq!(file.as_bytes()[180..184], 100_u32.to_le_bytes());
+        assert_eq!(file, ingest.control);
     }
 }
 
@@ -81,9 +82,9 @@ fn what_is_in_no_database_or_another_tablespace_is_refused() {
     let ingest = with(&[]);
     for (spc, db, words_in_it) in [
         (1663, 6, "database 6"),
-        (1663, 0, "tablespaces"),
-        (1664, 5, "tablespaces"),
-        (16_400, 5, "tablespaces"),
+        (1663, 0, "database 0"),
+        (1664, 5, "tablespace 1664"),
+        (16_400, 5, "tablespace 16400 was never"),
     ] {
         let make = words(&[spc, db, 9, 0]);
         refused(&ingest, rmgr::SMGR, 0x10, &make, words_in_it);
@@ -91,7 +92,7 @@ fn what_is_in_no_database_or_another_tablespace_is_refused() {
         refused(&ingest, rmgr::SMGR, 0x20, &cut, words_in_it);
     }
     let foreign = words(&[77, 16_400]);
-    refused(&ingest, rmgr::DBASE, 0x10, &foreign, "tablespaces");
+    refused(&ingest, rmgr::DBASE, 0x10, &foreign, "never made");
     let copy = words(&[77, 1663, 6, 1663]);
     refused(&ingest, rmgr::DBASE, 0x00, &copy, "database 6");
     let shared = words(&[1664, 0, 9, 0]);
@@ -136,24 +137,32 @@ fn progress_of_replication_is_kept_until_its_origin_is_dropped() {
     set.extend([7, 0, 1, 0, 0, 0, 0, 0]);
     let key = Key::new(KeyKind::ReplOrigin(7));
     let out = feed(&mut ingest, 0, rmgr::REPLORIGIN, 0x00, &set).unwrap();
-    let lsn = Bytes::copy_from_slice(&0xAFFE_u64.to_le_bytes());
-    assert_eq!(out.values, [(key, Value::Image(lsn))]);
+    let lsn = |lsn: u64| Value::Image(Bytes::copy_from_slice(&lsn.to_le_bytes()));
+    let (list, item) = (Key::new(KeyKind::ReplOrigins), Bytes::from_static(&[0, 7]));
+    let listed = (list, Value::ListAdd(item.clone()));
+    assert_eq!(out.values, [listed, (key, lsn(0xAFFE))]);
+    // Back only by force.
+    set[0] = 0xFD;
+    let out = feed(&mut ingest.clone(), 0, rmgr::REPLORIGIN, 0x00, &set);
+    assert_eq!(out.unwrap().values, [(key, lsn(0xAFFD))]);
+    set[10] = 0;
+    let out = feed(&mut ingest, 0, rmgr::REPLORIGIN, 0x00, &set).unwrap();
+    assert_eq!(out, Changes::default());
     let out = feed(&mut ingest, 0, rmgr::REPLORIGIN, 0x10, &[7, 0]).unwrap();
-    assert_eq!(out.values, [(key, Value::Gone)]);
+    let unlisted = (list, Value::ListRemove(item));
+    assert_eq!(out.values, [unlisted, (key, Value::Gone)]);
 }
 
 #[test]
 fn a_change_of_pages_that_nobody_can_redo_is_refused_and_what_brings_none_is_not() {
     let mut ingest = with(&[(HEAP, 1)]);
-    for (op, rmid, says) in [
-        (0x60, rmgr::BRIN, ["BRIN rmgr 17", "unknown opcode"]),
-        (0x00, 200, ["custom rmgr 200", "not supported yet"]),
-    ] {
-        let unknown = block_record(op, rmid, 0, 0, &[0; 8]);
-        let error = ingest.clone().ingest(Lsn(0x100), Lsn(0x180), &unknown);
-        let error = error.unwrap_err().to_string();
-        assert!(says.iter().all(|part| error.contains(part)), "{error}");
-    }
+    let unknown = block_record(0x60, rmgr::BRIN, 0, 0, &[0; 8]);
+    let error = ingest.clone().ingest(Lsn(0x100), Lsn(0x180), &unknown);
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("BRIN rmgr 17") && error.contains("unknown opcode"),
+        "{error}"
+    );
     let set = block_record(0x00, rmgr::SEQ, 0, 0x40, &[0; 12]);
     ingest.ingest(Lsn(0x100), Lsn(0x180), &set).unwrap();
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ids::{Fork, Key, KeyKind, Lsn, RelTag};
+use pg::PgMajor;
 use pg::control::{CheckPoint, ControlFile};
 use pg::datadir;
 use pg::page::BLOCK;
@@ -89,7 +90,7 @@ async fn hold_to_stock(full_page_writes: bool, cuts: usize) {
     for kind in KINDS {
         assert!(kinds.contains(&kind), "the workload writes no {kind:x?}");
     }
-    let begun = IngestStream::new(Arc::clone(&timeline)).await.unwrap();
+    let begun = begin(&timeline).await;
     throw_damage(begun.ingest().clone(), &records);
     feed(&timeline, &wal[..(end - start) as usize]).await;
     // The last cut is read from images, the others below them.
@@ -124,7 +125,7 @@ fn kind(record: &[u8]) -> (u8, u8) {
 async fn feed(timeline: &Arc<Timeline>, wal: &[u8]) {
     let start = timeline.last_lsn().unwrap();
     let end = start + wal.len() as u64;
-    let mut stream = IngestStream::new(Arc::clone(timeline)).await.unwrap();
+    let mut stream = begin(timeline).await;
     let mut random = Random(SEED);
     let mut restart = start + wal.len() as u64 / 2;
     while stream.position() < end {
@@ -136,7 +137,7 @@ async fn feed(timeline: &Arc<Timeline>, wal: &[u8]) {
             restart = Lsn::MAX;
             let known = stream.ingest().directory().clone();
             timeline.flush().await.unwrap();
-            stream = IngestStream::new(Arc::clone(timeline)).await.unwrap();
+            stream = begin(timeline).await;
             assert!(
                 *stream.ingest().directory() == known,
                 "what is loaded is what was known"
@@ -144,6 +145,11 @@ async fn feed(timeline: &Arc<Timeline>, wal: &[u8]) {
         }
     }
     assert_eq!(timeline.last_lsn().unwrap(), end);
+}
+
+async fn begin(timeline: &Arc<Timeline>) -> IngestStream {
+    let begun = IngestStream::new(Arc::clone(timeline), Arc::new([])).await;
+    begun.unwrap()
 }
 
 /// Damages some of the records, in ways that a hostile compute can give a checksum: any answer but
@@ -218,7 +224,7 @@ impl<'a> Comparison<'a> {
 
     /// Every fork but free space maps, which only hint, and data of unlogged relations.
     async fn forks(&mut self) {
-        let theirs = forks(self.theirs.clone());
+        let theirs = forks(PgMajor::V15, self.theirs.clone());
         let unlogged: BTreeSet<_> = theirs
             .keys()
             .filter(|fork| fork.fork == Fork::Init)
