@@ -4,7 +4,7 @@ export PATH := $(CACHE)/bin:$(PATH)
 SECONDS ?= 20
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 .DEFAULT_GOAL := help
-.PHONY: help deps postgres build guard run test fmt lint unit audit doc deny tidy servers system fuzz oracle clean
+.PHONY: help deps postgres build guard run test fmt lint unit audit doc deny tidy servers system fuzz mutants oracle clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -62,6 +62,9 @@ system: ## a whole system with a real Postgres: kills, drills, damage, plaintext
 fuzz: ## every fuzz target, SECONDS=20 each
 	@scripts/cargo-tool fuzz 0.13.2
 	scripts/fuzz $(SECONDS)
+
+mutants: ## change redo in every small way, and tell what no test notices
+	@scripts/mutants
 
 oracle: ## redo held to PostgreSQL's own suites on every release: hours; ONLY=pages_of_17 for one
 	scripts/oracle $(ONLY)

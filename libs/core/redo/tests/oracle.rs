@@ -7,6 +7,9 @@
 )]
 
 mod cluster;
+#[path = "samples/mod.rs"]
+#[allow(dead_code, reason = "what is kept here is read elsewhere")]
+mod kept;
 #[path = "oracle/page_mask.rs"]
 mod page_mask;
 #[path = "oracle/wanted.rs"]
@@ -17,6 +20,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use cluster::Cluster;
+use kept::Keeper;
 use pg::wal::{Record, rmgr};
 use stock::{DEBIAN, Release, Scene};
 use workload::Run;
@@ -36,10 +40,11 @@ fn hold_to(release: &'static str, initdb: &str, settings: &str) {
     let run = Run::record(Scene::of(release), initdb, &settings);
     let mut cluster = Cluster::of(run.scene.release.major, &run.scene.at().join("base"));
     let mut counts = Counts::default();
-    run.for_each_record(|record| {
+    let mut keeper = Keeper::of(run.scene.release.name, run.scene.release.major);
+    run.for_each_record(|record, bytes| {
         let count = counts.entry(kind(record)).or_default();
         count.records += 1;
-        redo_and_compare(&mut cluster, record, count);
+        redo_and_compare(&mut cluster, (record, bytes), count, &mut keeper);
     });
     let bad = report(&run.scene.release, &counts);
     assert_eq!(bad, 0, "redo differs from the server");
@@ -103,9 +108,16 @@ struct Count {
 /// By resource manager, and op with a variant of it.
 type Counts = BTreeMap<(u8, u8), Count>;
 
-fn redo_and_compare(cluster: &mut Cluster, record: &Record, count: &mut Count) {
+fn redo_and_compare(
+    cluster: &mut Cluster,
+    (record, bytes): (&Record, &[u8]),
+    count: &mut Count,
+    keeper: &mut Keeper,
+) {
     cluster.follow(record);
     for (index, block) in record.blocks.iter().enumerate() {
+        let keep = keeper.wants(kind(record), block.id);
+        let before = keep.then(|| (cluster.settings, cluster.peek(block.rel, block.blkno)));
         let page = match cluster.redo_block(record, index) {
             Ok(page) => page,
             Err(error) => {
@@ -114,6 +126,9 @@ fn redo_and_compare(cluster: &mut Cluster, record: &Record, count: &mut Count) {
                 continue;
             }
         };
+        if let Some((settings, before)) = before {
+            keeper.keep(settings, (record, bytes), index, [&before, page]);
+        }
         let Some(image) = &block.image else { continue };
         *count.roles.entry(block.id).or_default() += 1;
         if image.apply {

@@ -34,12 +34,12 @@ fn redo_makes_the_pages_that_recovery_of_15_makes() {
 fn hold_to(release: &'static str, initdb: &str) {
     let run = Run::record(Scene::of(Release::of(release)), initdb, "");
     let mut ends = Vec::new();
-    run.for_each_record(|record| ends.push(record.end));
+    run.for_each_record(|record, _| ends.push(record.end));
     let cuts = cuts(&ends);
     let mut cluster = Cluster::of(run.scene.release.major, &run.scene.at().join("base"));
     let mut history = History::default();
     let mut bad = 0;
-    run.for_each_record(|record| {
+    run.for_each_record(|record, _| {
         cluster.follow(record);
         for (index, block) in record.blocks.iter().enumerate() {
             cluster.redo_block(record, index).unwrap();

@@ -13,7 +13,7 @@ use redo::{Page, RedoError, Settings, vm};
 const FORKS: [Fork; 4] = [Fork::Main, Fork::Fsm, Fork::Vm, Fork::Init];
 
 pub(crate) struct Cluster {
-    settings: Settings,
+    pub(crate) settings: Settings,
     has_checksums: bool,
     base: PathBuf,
     pub(crate) pages: HashMap<(RelTag, u32), Box<Page>>,

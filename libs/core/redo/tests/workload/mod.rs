@@ -52,11 +52,11 @@ impl Run {
         Self { scene, wal, end }
     }
 
-    /// Reads what was written, all of it, in order.
-    pub(crate) fn for_each_record(&self, mut each: impl FnMut(&Record)) {
+    /// Reads what was written, all of it, in order: records, and their bytes.
+    pub(crate) fn for_each_record(&self, mut each: impl FnMut(&Record, &[u8])) {
         let version = self.scene.release.major;
         let read = self.wal.for_each(|start, end, bytes| {
-            each(&decode(version, start, end, bytes).unwrap());
+            each(&decode(version, start, end, bytes).unwrap(), bytes);
         });
         assert!(
             read >= self.end,
