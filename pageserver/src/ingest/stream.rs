@@ -12,6 +12,10 @@ use crate::timeline::{self, Timeline, WriteError};
 /// More than this in memory goes into the bucket before the next record is taken.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
 
+/// The first record of a branch follows none of its own: our agent says 0, Neon's servers the first
+/// position that a record can have, where none ever is, as clusters begin in segment 1.
+const NO_RECORD: Lsn = Lsn(40);
+
 /// Where ingest stopped, and why. The stream takes nothing more after it.
 #[derive(Debug, thiserror::Error)]
 #[error("ingest stopped at {lsn}: {what}")]
@@ -168,8 +172,12 @@ impl IngestStream {
             bytes: u32::try_from(record.len()).unwrap_or(u32::MAX),
         })?;
         let changes = self.ingest.ingest(start, end, &record)?;
-        self.timeline
-            .ingest(header.prev, start, end, changes.values)?;
+        let prev = if header.prev == NO_RECORD {
+            Lsn(0)
+        } else {
+            header.prev
+        };
+        self.timeline.ingest(prev, start, end, changes.values)?;
         self.last = end;
         // Whoever feeds flushes long before, but some records are small and change a lot.
         if self.timeline.memory_bytes() > MEMORY_BYTES_MAX {

@@ -115,11 +115,7 @@ async fn try_answer(
 async fn content(timeline: &Timeline, ask: &Ask, lsn: Lsn) -> Result<Answer, Refusal> {
     Ok(match ask {
         Ask::Exists(rel) => Answer::Exists(timeline.relation_exists(*rel, lsn).await?),
-        Ask::Nblocks(rel) => {
-            let blocks = timeline.relation_blocks(*rel, lsn).await?;
-            let absent = || Refusal::bad_request(format!("relation {rel} does not exist at {lsn}"));
-            Answer::Nblocks(blocks.ok_or_else(absent)?)
-        }
+        Ask::Nblocks(rel) => Answer::Nblocks(timeline.served_blocks(*rel, lsn).await?),
         Ask::GetPage(rel, block) => Answer::Page(timeline.page(*rel, *block, lsn).await?),
         Ask::DbSize(db) => {
             let bytes = timeline.database_bytes(*db, lsn).await?;

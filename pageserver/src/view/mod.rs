@@ -34,11 +34,19 @@ impl Timeline {
         self.number(KeyKind::RelSize(rel), lsn).await
     }
 
-    /// A page of a fork that exists; zeros where it has none, past its end too.
+    /// What a server that stores nothing itself takes for the length of a fork. It makes maps of
+    /// free space and visibility without a word in WAL, and asks for their length at once.
+    pub(crate) async fn served_blocks(&self, rel: RelTag, lsn: Lsn) -> Result<u32, ViewError> {
+        match (self.relation_blocks(rel, lsn).await?, rel.fork) {
+            (Some(blocks), _) => Ok(blocks),
+            (None, Fork::Fsm | Fork::Vm) => Ok(0),
+            (None, Fork::Main | Fork::Init) => Err(ViewError::absent(Wanted::Relation(rel), lsn)),
+        }
+    }
+
+    /// A page of a fork; zeros where it has none, past its end too.
     pub(crate) async fn page(&self, rel: RelTag, block: u32, lsn: Lsn) -> Result<Bytes, ViewError> {
-        let blocks = self.relation_blocks(rel, lsn).await?;
-        let blocks = blocks.ok_or(ViewError::absent(Wanted::Relation(rel), lsn))?;
-        if block >= blocks {
+        if block >= self.served_blocks(rel, lsn).await? {
             return Ok(zeros());
         }
         self.page_inside(rel, block, lsn).await
@@ -73,7 +81,8 @@ impl Timeline {
         Ok(*self.checksums().get_or_init(|| found))
     }
 
-    /// The bytes of the main forks of a database, in all tablespaces.
+    /// The bytes of all forks of a database, in all tablespaces: what PostgreSQL's own sum of its
+    /// files is made of.
     pub(crate) async fn database_bytes(&self, db: u32, lsn: Lsn) -> Result<u64, ViewError> {
         let mut places = self.databases(lsn).await?;
         places.retain(|(_, known)| *known == db);
@@ -83,9 +92,7 @@ impl Timeline {
         let mut blocks = 0;
         for (spc, db) in places {
             for rel in self.relations(spc, db, lsn).await? {
-                if rel.fork == Fork::Main {
-                    blocks += u64::from(self.relation_blocks(rel, lsn).await?.unwrap_or(0));
-                }
+                blocks += u64::from(self.relation_blocks(rel, lsn).await?.unwrap_or(0));
             }
         }
         Ok(blocks * BLOCK as u64)

@@ -91,7 +91,7 @@ async fn lists_are_read_in_their_order_and_held_to_their_form() {
         [(1663, 1), (1663, 5)]
     );
     assert_eq!(timeline.relations(spc, db, at).await.unwrap(), [MAIN, fsm]);
-    assert_eq!(timeline.database_bytes(5, at).await.unwrap(), 3 * 8192);
+    assert_eq!(timeline.database_bytes(5, at).await.unwrap(), 12 * 8192);
     let absent = timeline.database_bytes(6, at).await;
     assert!(matches!(absent, Err(ViewError::Absent { .. })));
     assert_eq!(timeline.slru_segments(slru, at).await.unwrap(), [7]);
