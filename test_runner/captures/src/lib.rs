@@ -8,7 +8,7 @@
 )]
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -78,6 +78,17 @@ pub fn read(name: &str) -> Capture {
         client: payloads(client),
         server: payloads(frames(server)),
     }
+}
+
+/// The full backup of the timeline of runs A and A2 as of 0/1481660, before the first compute: a
+/// tar.
+#[must_use]
+pub fn full_backup() -> Vec<u8> {
+    let file = File::open(directory().join("fullbackup-at-initdb-lsn.tar.zst")).unwrap();
+    let mut tar = Vec::new();
+    let mut frame = ruzstd::decoding::StreamingDecoder::new(file).unwrap();
+    frame.read_to_end(&mut tar).unwrap();
+    tar
 }
 
 fn directory() -> PathBuf {
