@@ -39,7 +39,7 @@ async fn all_of_14_is_served_as_stock_recovery_makes_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_of_15_is_served_as_stock_recovery_makes_it() {
-    hold("15", 4).await;
+    hold("15", 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,7 +54,7 @@ async fn all_of_17_is_served_as_stock_recovery_makes_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_of_18_is_served_as_stock_recovery_makes_it() {
-    hold("18.6", 4).await;
+    hold("18.6", 3).await;
 }
 
 async fn hold(release: &'static str, cuts: usize) {
