@@ -4,24 +4,26 @@
 //! PostgreSQL's recovery, so that a page comes out equal byte for byte.
 
 use pg::PgMajor;
+use pg::page::BLOCK;
 
 use crate::fault::Fault;
 use crate::page_item::{
-    HAS_FREE_LINES, HEADER_BYTES, Page, Pointer, State, align8, bounds, item_count, item_range,
-    pointer, put, set_flag, set_lower, set_pointer, set_upper,
+    Bounds, HAS_FREE_LINES, HEADER_BYTES, Page, Pointer, State, align8, bounds, item_count,
+    item_range, pointer, put, set_flag, set_lower, set_pointer, set_upper, u32_at,
 };
 
 /// Packs the items of a table page after pruning (`PageRepairFragmentation`).
 ///
 /// 15 began to drop unused line pointers at the end; 14 keeps them.
 pub(crate) fn repair_fragmentation(page: &mut Page, version: PgMajor) -> Result<(), Fault> {
-    let count = item_count(page)?;
-    let mut last_used = 0;
-    for item in 1..=count {
-        if pointer(page, item)?.state == State::Unused {
-            set_pointer(page, item, Pointer::UNUSED)?;
+    let lower = bounds(page)?.lower;
+    let (mut count, mut last_used) = (0, 0);
+    for raw in page[HEADER_BYTES..lower].as_chunks_mut().0 {
+        count += 1;
+        if Pointer::from_bytes(*raw).state == State::Unused {
+            *raw = Pointer::UNUSED.to_bytes();
         } else {
-            last_used = item;
+            last_used = count;
         }
     }
     pack(page)?;
@@ -30,7 +32,7 @@ pub(crate) fn repair_fragmentation(page: &mut Page, version: PgMajor) -> Result<
     } else {
         last_used
     };
-    set_lower(page, HEADER_BYTES + 4 * usize::from(kept));
+    set_lower(page, HEADER_BYTES + 4 * kept);
     note_free_lines(page)
 }
 
@@ -45,10 +47,9 @@ pub(crate) fn truncate_line_pointers(page: &mut Page) -> Result<(), Fault> {
 }
 
 fn note_free_lines(page: &mut Page) -> Result<(), Fault> {
-    let mut has_free = false;
-    for item in 1..=item_count(page)? {
-        has_free |= pointer(page, item)?.state == State::Unused;
-    }
+    let pointers = page[HEADER_BYTES..bounds(page)?.lower].as_chunks().0;
+    let is_free = |raw: &[u8; 4]| Pointer::from_bytes(*raw).state == State::Unused;
+    let has_free = pointers.iter().any(is_free);
     set_flag(page, HAS_FREE_LINES, has_free);
     Ok(())
 }
@@ -56,35 +57,121 @@ fn note_free_lines(page: &mut Page) -> Result<(), Fault> {
 /// Moves every item up against the end of the page, in the order of the line pointers.
 fn pack(page: &mut Page) -> Result<(), Fault> {
     let limits = bounds(page)?;
-    let source = *page;
+    // Items that lie in the order of their pointers move up without one touching another: only
+    // others need a copy of the page to move from.
+    let whole;
+    let copy = if descend(page, limits)? {
+        None
+    } else {
+        whole = *page;
+        Some(&whole)
+    };
+    let pointers_end = HEADER_BYTES + 4 * usize::from(item_count(page)?);
     let mut upper = limits.special;
-    for item in 1..=item_count(page)? {
-        let old = pointer(page, item)?;
+    let mut run = Run::default();
+    for at in (HEADER_BYTES..pointers_end).step_by(4) {
+        let old = Pointer::from_raw(u32_at(page, at)?);
         if old.len == 0 {
             continue;
         }
-        let range = item_range(&source, item)?;
-        let aligned = range.start..range.start + align8(range.len());
-        let bytes = source
-            .get(aligned)
-            .ok_or(Fault::Item(item, "it overruns the page"))?;
+        let len = align8(old.len);
         // Overlapping items could claim more than the space there is.
-        let room = upper
-            .checked_sub(bytes.len())
-            .filter(|start| *start >= limits.lower);
-        upper = room.ok_or(Fault::Item(item, "it overlaps another"))?;
-        put(page, upper, bytes)?;
-        set_pointer(
-            page,
-            item,
-            Pointer {
-                start: upper,
-                ..old
-            },
-        )?;
+        let room = upper.checked_sub(len).filter(|to| *to >= limits.lower);
+        upper = room.ok_or(Fault::Item(item_at(at), "it overlaps another"))?;
+        if upper != old.start {
+            put(
+                page,
+                at,
+                &Pointer {
+                    start: upper,
+                    ..old
+                }
+                .to_bytes(),
+            )?;
+        }
+        if !run.take(old.start, upper, len) {
+            run.carry(page, copy)?;
+            run = Run {
+                from: old.start,
+                to: upper,
+                len,
+            };
+        }
     }
+    run.carry(page, copy)?;
     set_upper(page, upper);
     Ok(())
+}
+
+/// Checks that every item lies where items do; answers whether each begins below the one before.
+fn descend(page: &Page, limits: Bounds) -> Result<bool, Fault> {
+    let mut is_descending = true;
+    let mut above = BLOCK;
+    for (raw, at) in page[HEADER_BYTES..limits.lower]
+        .as_chunks()
+        .0
+        .iter()
+        .zip((HEADER_BYTES..).step_by(4))
+    {
+        let Pointer { start, len, .. } = Pointer::from_bytes(*raw);
+        if len == 0 {
+            continue;
+        }
+        if start < limits.upper || start + len > limits.special {
+            return Err(Fault::Item(
+                item_at(at),
+                "it does not lie in the item space",
+            ));
+        }
+        let end = start + align8(len);
+        if end > BLOCK {
+            return Err(Fault::Item(item_at(at), "it overruns the page"));
+        }
+        is_descending &= end <= above;
+        above = start;
+    }
+    Ok(is_descending)
+}
+
+/// The number of the item whose pointer is there.
+const fn item_at(at: usize) -> u16 {
+    ((at - HEADER_BYTES) / 4 + 1) as u16
+}
+
+/// Items that lie next to each other before and after they move.
+#[derive(Clone, Copy, Default)]
+struct Run {
+    from: usize,
+    to: usize,
+    len: usize,
+}
+
+impl Run {
+    /// Adds an item that is right below, and goes there; answers false for any other.
+    const fn take(&mut self, from: usize, to: usize, len: usize) -> bool {
+        if from + len != self.from || to + len != self.to {
+            return false;
+        }
+        *self = Self {
+            from,
+            to,
+            len: self.len + len,
+        };
+        true
+    }
+
+    fn carry(self, page: &mut Page, copy: Option<&Page>) -> Result<(), Fault> {
+        let from = self.from..self.from + self.len;
+        match copy {
+            _ if self.from == self.to => Ok(()),
+            Some(copy) => put(page, self.to, copy.get(from).ok_or(Fault::PageFull)?),
+            None if self.from < self.to && self.to + self.len <= BLOCK => {
+                page.copy_within(from, self.to);
+                Ok(())
+            }
+            None => Err(Fault::PageFull),
+        }
+    }
 }
 
 /// Removes one item of an index page and its line pointer (`PageIndexTupleDelete`).

@@ -64,7 +64,15 @@ impl Pointer {
         }
     }
 
-    const fn from_raw(raw: u32) -> Self {
+    pub(crate) const fn from_bytes(bytes: [u8; 4]) -> Self {
+        Self::from_raw(u32::from_le_bytes(bytes))
+    }
+
+    pub(crate) const fn to_bytes(self) -> [u8; 4] {
+        self.to_raw().to_le_bytes()
+    }
+
+    pub(crate) const fn from_raw(raw: u32) -> Self {
         let state = match (raw >> 15) & 3 {
             0 => State::Unused,
             1 => State::Normal,

@@ -273,18 +273,36 @@ pub fn decode(
     end: Lsn,
     bytes: &[u8],
 ) -> Result<Record<'_>, DecodeError> {
-    let header = RecordHeader::decode(bytes).ok_or(DecodeError {
+    // Filled where it is returned from: to move a record takes as long as to read it.
+    let mut decoded = read_header(version, (start, end), bytes);
+    if let Ok(record) = &mut decoded
+        && let Err(reason) = read_parts(version, bytes, record)
+    {
+        let (rmid, info) = (record.rmid, record.info);
+        decoded = Err(DecodeError {
+            lsn: start,
+            rmid,
+            info,
+            reason,
+        });
+    }
+    decoded
+}
+
+/// The record without its parts.
+#[inline]
+fn read_header(
+    version: PgMajor,
+    (start, end): (Lsn, Lsn),
+    bytes: &[u8],
+) -> Result<Record<'_>, DecodeError> {
+    let fail = |reason| DecodeError {
         lsn: start,
         rmid: bytes.get(17).copied().unwrap_or(0),
         info: bytes.get(16).copied().unwrap_or(0),
-        reason: Malformed::NoHeader,
-    })?;
-    let fail = |reason| DecodeError {
-        lsn: start,
-        rmid: header.rmid,
-        info: header.info,
         reason,
     };
+    let header = RecordHeader::decode(bytes).ok_or_else(|| fail(Malformed::NoHeader))?;
     if header.total_bytes as usize != bytes.len() {
         return Err(fail(Malformed::Length {
             header: header.total_bytes,
@@ -295,7 +313,7 @@ pub fn decode(
     {
         return Err(fail(Malformed::UnknownRmgr));
     }
-    let mut record = Record {
+    Ok(Record {
         start,
         end,
         prev: header.prev,
@@ -306,9 +324,7 @@ pub fn decode(
         toplevel_xid: None,
         main_data: &[],
         blocks: SmallVec::new(),
-    };
-    read_parts(version, bytes, &mut record).map_err(fail)?;
-    Ok(record)
+    })
 }
 
 /// Reads what stands behind the header: the headers of all parts, then their payloads in the same
