@@ -4,7 +4,7 @@ export PATH := $(CACHE)/bin:$(PATH)
 SECONDS ?= 20
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 .DEFAULT_GOAL := help
-.PHONY: help deps postgres build guard run test fmt lint unit audit doc deny tidy servers system fuzz mutants oracle clean
+.PHONY: help deps postgres build guard run test fmt lint unit audit doc deny tidy servers system bench fuzz mutants oracle clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -58,6 +58,9 @@ system: ## a whole system with a real Postgres: kills, drills, damage, plaintext
 	cargo build --locked --workspace
 	$(MAKE) -C compute/guard
 	REDOUBT_GUARD=$(CURDIR)/compute/guard/redoubt_guard.so scripts/pytest system
+
+bench: ## speed of decoding and redo against stock recovery, CPU time; makes 3 GB of WAL once
+	@scripts/bench
 
 fuzz: ## every fuzz target, SECONDS=20 each
 	@scripts/cargo-tool fuzz 0.13.2
