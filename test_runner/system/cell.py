@@ -27,8 +27,9 @@ class CommandFailed(AssertionError):
 class Cell:
     """A directory with everything of one system in it, on ports of its own."""
 
-    def __init__(self, directory, port_offset, *up):
+    def __init__(self, directory, port_offset, *up, env=None):
         self.directory = Path(directory)
+        self.env = env or {}
         self.port_offset = port_offset
         self.up_arguments = [str(argument) for argument in up]
 
@@ -42,7 +43,7 @@ class Cell:
             text=True,
             timeout=timeout,
             stdin=subprocess.DEVNULL,
-            env=os.environ | {"REDOUBT_HOME": str(self.directory)} | (env or {}),
+            env=os.environ | {"REDOUBT_HOME": str(self.directory)} | self.env | (env or {}),
         )
         if check and run.returncode != 0:
             raise CommandFailed(

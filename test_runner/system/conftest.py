@@ -34,15 +34,15 @@ def is_free(port):
 
 @pytest.fixture(scope="module")
 def new_cell():
-    """Makes systems: `new_cell(*arguments of dev up)`."""
+    """Makes systems: `new_cell(*arguments of dev up)`; `env` is what its commands find set."""
     if os.getuid() != 0:
         pytest.fail("these tests mount an encrypted disk: run them as root")
     made = []
 
-    def make(*arguments, up=True):
+    def make(*arguments, up=True, env=None):
         directory = Path(tempfile.mkdtemp(prefix="redoubt-cell-"))
         directory.chmod(0o755)
-        cell = Cell(directory / "home", free_offset(), *arguments)
+        cell = Cell(directory / "home", free_offset(), *arguments, env=env)
         made.append((directory, cell))
         if up:
             cell.up()
