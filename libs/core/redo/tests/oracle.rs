@@ -29,8 +29,38 @@ use workload::Run;
 const REPORTS: &str = "REDOUBT_ORACLE_REPORTS";
 
 #[test]
+fn redo_makes_the_pages_of_14() {
+    hold_to("14.23", "-k", "");
+}
+
+#[test]
 fn redo_makes_the_pages_of_15() {
     hold_to(DEBIAN, "", "-c wal_compression=lz4");
+}
+
+#[test]
+fn redo_makes_the_pages_of_16() {
+    hold_to("16.15", "", "-c wal_log_hints=on -c wal_compression=zstd");
+}
+
+#[test]
+fn redo_makes_the_pages_of_17_before_it_named_map_pages() {
+    hold_to("17.10", "-k", "");
+}
+
+#[test]
+fn redo_makes_the_pages_of_17() {
+    hold_to("17.11", "--wal-segsize=64", "-c wal_compression=lz4");
+}
+
+#[test]
+fn redo_makes_the_pages_of_18_before_it_named_map_pages() {
+    hold_to("18.4", "--no-data-checksums", "-c wal_compression=zstd");
+}
+
+#[test]
+fn redo_makes_the_pages_of_18() {
+    hold_to("18.6", "--wal-segsize=1", "-c wal_compression=lz4");
 }
 
 /// Runs the workload on a release; `initdb`, `settings`: how its cluster and server are set up.

@@ -26,8 +26,28 @@ const CUTS: u64 = 3;
 const SEED: u64 = 0x5265_646f_7562_7431;
 
 #[test]
+fn redo_makes_the_pages_that_recovery_of_14_makes() {
+    hold_to("14.23", "");
+}
+
+#[test]
 fn redo_makes_the_pages_that_recovery_of_15_makes() {
     hold_to(DEBIAN, "");
+}
+
+#[test]
+fn redo_makes_the_pages_that_recovery_of_16_makes() {
+    hold_to("16.15", "-k");
+}
+
+#[test]
+fn redo_makes_the_pages_that_recovery_of_17_makes() {
+    hold_to("17.11", "");
+}
+
+#[test]
+fn redo_makes_the_pages_that_recovery_of_18_makes() {
+    hold_to("18.6", "");
 }
 
 /// Runs the workload on a release; `initdb`: how its cluster is set up.
