@@ -16,7 +16,7 @@ use std::path::Path;
 
 use cluster::Cluster;
 use ids::{Fork, Lsn, RelTag};
-use pg::page::BLOCK;
+use pg::page::{BLOCK, stamp_checksum};
 use stock::wal::recover;
 use stock::{DEBIAN, Release, Scene};
 use workload::Run;
@@ -112,9 +112,13 @@ fn compare(cluster: &Cluster, recovered: &Path, cut: Lsn, history: &History) -> 
         }
         assert_eq!(bytes.len() % BLOCK, 0, "{rel}");
         for (blkno, theirs) in (0..).zip(bytes.chunks_exact(BLOCK)) {
-            let ours = cluster.peek(*rel, blkno);
-            // The map's LSN says nothing: clears of its bits leave it alone.
-            let from = if rel.fork == Fork::Vm { 8 } else { 0 };
+            let mut ours = cluster.peek(*rel, blkno);
+            if cluster.has_checksums {
+                stamp_checksum(&mut ours, blkno);
+            }
+            // The map's LSN says nothing, nor does the checksum over it: clears of its bits leave
+            // it alone.
+            let from = if rel.fork == Fork::Vm { 10 } else { 0 };
             let differing = differing(&ours[..], theirs, from);
             pages += 1;
             redone += u64::from(cluster.pages.contains_key(&(*rel, blkno)));

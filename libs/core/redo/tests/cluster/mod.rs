@@ -14,7 +14,7 @@ const FORKS: [Fork; 4] = [Fork::Main, Fork::Fsm, Fork::Vm, Fork::Init];
 
 pub(crate) struct Cluster {
     pub(crate) settings: Settings,
-    has_checksums: bool,
+    pub(crate) has_checksums: bool,
     base: PathBuf,
     pub(crate) pages: HashMap<(RelTag, u32), Box<Page>>,
     /// Forks that were truncated: the base copy no longer counts from this block on.
