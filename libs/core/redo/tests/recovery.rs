@@ -7,6 +7,8 @@
 )]
 
 mod cluster;
+#[path = "recovery/images.rs"]
+mod images;
 mod workload;
 
 use std::collections::HashMap;
@@ -16,6 +18,7 @@ use std::path::Path;
 
 use cluster::Cluster;
 use ids::{Fork, Lsn, RelTag};
+use images::Images;
 use pg::page::{BLOCK, stamp_checksum};
 use stock::wal::recover;
 use stock::{DEBIAN, Release, Scene};
@@ -58,11 +61,11 @@ fn hold_to(release: &'static str, initdb: &str) {
     let cuts = cuts(&ends);
     let mut cluster = Cluster::of(run.scene.release.major, &run.scene.at().join("base"));
     let mut history = History::default();
-    let mut bad = 0;
-    run.for_each_record(|record, _| {
+    let (mut bad, mut images) = (0, Images::default());
+    run.for_each_record(|record, bytes| {
         cluster.follow(record);
         for (index, block) in record.blocks.iter().enumerate() {
-            cluster.redo_block(record, index).unwrap();
+            images.redo_block(&mut cluster, record, bytes, index);
             let records = history.entry((block.rel, block.blkno)).or_default();
             records.push((record.end, record.rmid, record.info));
         }
@@ -74,6 +77,11 @@ fn hold_to(release: &'static str, initdb: &str) {
         }
     });
     assert_eq!(bad, 0, "redo differs from stock recovery");
+    let rebuilt = images.rebuilt;
+    assert!(
+        rebuilt > 10_000,
+        "only {rebuilt} pages were rebuilt from older images"
+    );
 }
 
 /// The records that changed each page: end, resource manager, info.
