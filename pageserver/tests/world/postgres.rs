@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use bytes::Bytes;
 use ids::{Fork, Lsn, RelTag};
@@ -15,6 +14,8 @@ use pg::wal::{Decoder, WalShape};
 use pg::{PgMajor, tablespace};
 use stock::Scene;
 use tempfile::TempDir;
+
+pub(crate) use stock::sh;
 
 const BIN: &str = "/usr/lib/postgresql/15/bin";
 /// The length of a segment, as `initdb` sets it.
@@ -344,22 +345,4 @@ impl Random {
         self.0 ^= self.0 << 17;
         usize::try_from((u128::from(self.0) * end as u128) >> 64).unwrap()
     }
-}
-
-/// Runs a script; as `postgres` where the test runs as root, which servers refuse.
-pub(crate) fn sh(at: &Path, script: &str, as_server: bool) -> String {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let mut command = if as_server && status.contains("Uid:\t0\t") {
-        let mut command = Command::new("runuser");
-        command.args(["-u", "postgres", "--", "sh", "-c", script]);
-        command
-    } else {
-        let mut command = Command::new("sh");
-        command.args(["-c", script]);
-        command
-    };
-    let output = command.current_dir(at).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{script}: {said}");
-    String::from_utf8(output.stdout).unwrap()
 }
