@@ -216,7 +216,7 @@ fn differs(ours: &Answer, theirs: &Answer) -> String {
     match (ours, theirs) {
         (Answer::Error(_), Answer::Error(_)) => BOTH_REFUSE.to_owned(),
         (Answer::Page(ours), Answer::Page(theirs)) | (Answer::Slru(ours), Answer::Slru(theirs)) => {
-            let differing = differing(ours, theirs, 0).into_iter();
+            let differing = differing(ours, theirs).into_iter();
             let bytes =
                 differing.map(|range| (range.clone(), &ours[range.clone()], &theirs[range]));
             format!("{:?}", bytes.collect::<Vec<_>>())

@@ -193,8 +193,9 @@ impl Cut {
         }
         for (fork, ours) in &forks {
             let theirs = self.forks.get(fork).map_or(&[][..], |theirs| &theirs[..]);
-            for (ours, theirs) in ours.chunks(8192).zip(theirs.chunks(8192)) {
-                let ranges = postgres::differing(ours, theirs, postgres::compared_from(*fork));
+            let pages = ours.chunks(8192).zip(theirs.chunks(8192));
+            for (block, (ours, theirs)) in (0..).zip(pages) {
+                let ranges = postgres::differing_of(*fork, block, ours, theirs);
                 if !ranges.is_empty() || ours.len() != theirs.len() {
                     differences.push(format!("{fork} differs at {ranges:?}"));
                 }
@@ -250,7 +251,7 @@ fn differs(path: &str, ours: &[u8], theirs: &[u8]) -> Option<String> {
     if path == ORIGINS && sorted(ours).is_some() && sorted(ours) == sorted(theirs) {
         return None;
     }
-    let ranges = postgres::differing(ours, theirs, 0);
+    let ranges = postgres::differing(ours, theirs);
     let (left, right) = (ours.len(), theirs.len());
     let same = ranges.is_empty() && left == right;
     (!same).then(|| format!("{path} of {left} bytes, not {right}, differs at {ranges:?}"))

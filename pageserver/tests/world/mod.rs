@@ -291,7 +291,7 @@ impl Pages {
                 differences.push(format!("{at}: {fork} {block}: {ours:?}"));
                 continue;
             };
-            let ranges = postgres::differing(&ours, theirs, postgres::compared_from(*fork));
+            let ranges = postgres::differing_of(*fork, *block, &ours, theirs);
             if !ranges.is_empty() {
                 differences.push(format!("{at}: {fork} {block} differs at {ranges:?}"));
             }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use ids::{Fork, Lsn, RelTag};
 use pg::datadir::{parse_relation_path, parse_wal_segment_name, wal_segment_name};
+use pg::page::{Page, checksum, stamp_checksum};
 use pg::wal::{Decoder, WalShape};
 use pg::{PgMajor, tablespace};
 use stock::Scene;
@@ -316,16 +317,29 @@ pub(crate) fn is_compared(fork: RelTag, unlogged: &BTreeSet<(u32, u32)>) -> bool
     fork.fork == Fork::Init || fork.fork != Fork::Fsm && !unlogged.contains(&(fork.db, fork.rel))
 }
 
-/// From which byte on a page of the fork is compared. The LSN of a visibility map's page says
-/// nothing: clears of its bits leave it alone.
-pub(crate) fn compared_from(fork: RelTag) -> usize {
-    if fork.fork == Fork::Vm { 8 } else { 0 }
+/// The ranges of bytes of a page that are not as they must be. The LSN of a visibility map's page
+/// says nothing, as clears of its bits leave it alone; so that page's checksum is the one that
+/// theirs would have with our LSN.
+pub(crate) fn differing_of(
+    fork: RelTag,
+    block: u32,
+    ours: &[u8],
+    theirs: &[u8],
+) -> Vec<Range<usize>> {
+    let mut wanted: Box<Page> = Box::new(theirs.try_into().unwrap());
+    if fork.fork == Fork::Vm {
+        wanted[..8].copy_from_slice(&ours[..8]);
+        if checksum(&wanted) != 0 {
+            stamp_checksum(&mut wanted, block);
+        }
+    }
+    differing(ours, &wanted[..])
 }
 
-/// The ranges of bytes, from `from` on, that are not the same.
-pub(crate) fn differing(ours: &[u8], theirs: &[u8], from: usize) -> Vec<Range<usize>> {
+/// The ranges of bytes that are not the same.
+pub(crate) fn differing(ours: &[u8], theirs: &[u8]) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();
-    let both = ours.iter().zip(theirs).enumerate().skip(from);
+    let both = ours.iter().zip(theirs).enumerate();
     for (at, _) in both.filter(|(_, (ours, theirs))| ours != theirs) {
         match ranges.last_mut() {
             Some(range) if range.end + 4 >= at => range.end = at + 1,

@@ -2,6 +2,7 @@
 //! of the same base copy and WAL: every file that is there, its length and its bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use pg::page::BLOCK;
 use pg::wal::{RecordHeader, rmgr};
 
 use super::cluster::Cluster;
-use super::postgres::{Random, compared_from, differing, forks, is_compared, records};
+use super::postgres::{Random, differing, differing_of, forks, is_compared, records};
 use crate::compact::{CompactConfig, compact};
 use crate::import::tests::{home, import_files};
 use crate::ingest::{Directory, Ingest, IngestStream};
@@ -249,17 +250,25 @@ impl<'a> Comparison<'a> {
             }
             for (block, page) in (0..len.unwrap_or(0)).zip(bytes.chunks(BLOCK)) {
                 let ours = self.content(KeyKind::RelBlock(fork, block)).await;
-                self.compare(&format!("{fork} {block}"), ours, page, compared_from(fork));
+                self.compare(&format!("{fork} {block}"), ours, page, |ours, page| {
+                    differing_of(fork, block, ours, page)
+                });
             }
         }
     }
 
-    fn compare(&mut self, what: &str, ours: Option<Bytes>, theirs: &[u8], from: usize) {
+    fn compare(
+        &mut self,
+        what: &str,
+        ours: Option<Bytes>,
+        theirs: &[u8],
+        differing: impl Fn(&[u8], &[u8]) -> Vec<Range<usize>>,
+    ) {
         self.pages += 1;
         let Some(ours) = ours else {
             return self.differs(format!("{what} has no content"));
         };
-        let ranges = differing(&ours, theirs, from);
+        let ranges = differing(&ours, theirs);
         if !ranges.is_empty() || ours.len() != theirs.len() {
             self.differs(format!("{what} differs at {ranges:?}"));
         }
@@ -286,7 +295,12 @@ impl<'a> Comparison<'a> {
             }
             for (block, page) in (0..len).zip(bytes.chunks(BLOCK)) {
                 let ours = self.content(KeyKind::SlruBlock(kind, segment, block)).await;
-                self.compare(&format!("{kind:?} {segment} {block}"), ours, page, 0);
+                self.compare(
+                    &format!("{kind:?} {segment} {block}"),
+                    ours,
+                    page,
+                    differing,
+                );
             }
         }
     }
@@ -319,7 +333,7 @@ impl<'a> Comparison<'a> {
                 },
             };
             let ours = self.content(kind).await;
-            self.compare(&path, ours, &bytes, 0);
+            self.compare(&path, ours, &bytes, differing);
         }
         if !(databases.is_empty() && prepared.is_empty()) {
             self.differs(format!("{databases:?} and {prepared:?} are not there"));
