@@ -26,8 +26,6 @@ pub(crate) enum IngestError {
 /// Why a record is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Reason {
-    #[error("changes of such pages are not supported yet")]
-    NoRedo,
     #[error("no files of database {db} can be in tablespace {spc}")]
     Place { spc: u32, db: u32 },
     #[error("tablespace {0} was never made")]

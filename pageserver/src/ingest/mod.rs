@@ -44,7 +44,7 @@ use pg::PgMajor;
 use pg::control::{CheckPoint, ControlFile};
 use pg::rmgr::Payload;
 use pg::wal::{Record, rmgr};
-use redo::{Fault, vm};
+use redo::vm;
 
 pub(crate) use changes::{Changes, IngestError, Reason};
 pub(crate) use directory::Directory;
@@ -159,7 +159,6 @@ impl Ingest {
         let control = &self.control;
         let logs_hints = control.checksum_version() != 0 || control.wal_log_hints();
         for (index, block) in record.blocks.iter().enumerate() {
-            self.check_redo(record, index)?;
             let will_init = redo::will_init(record, index);
             let directory = &mut self.directory;
             directory.reach(block.rel, block.blkno, will_init, out)?;
@@ -181,27 +180,6 @@ impl Ingest {
             }
         }
         Ok(())
-    }
-
-    /// Whether the pages of such a record can be made when they are asked for. Redo is tried on a
-    /// page of zeros where it is not known to: other faults there say nothing.
-    fn check_redo(&self, record: &Record, index: usize) -> Result<(), Reason> {
-        if matches!(
-            record.rmid,
-            rmgr::HEAP | rmgr::HEAP2 | rmgr::BTREE | rmgr::XLOG
-        ) || is_custom(self.version(), record.rmid)
-        {
-            return Ok(());
-        }
-        let settings = redo::Settings {
-            version: self.version(),
-            logs_hints: false,
-        };
-        let tried = redo::apply(settings, record, index, &mut pg::page::zeroed());
-        match tried.map_err(|error| error.fault) {
-            Err(Fault::Unsupported) => Err(Reason::NoRedo),
-            _ => Ok(()),
-        }
     }
 
     fn payload(
