@@ -34,7 +34,7 @@ fn ingest(workload: &Workload, pages: &mut Pages) {
         decoder.feed(piece);
         while let Some(record) = decoder.next().expect("WAL that was read before") {
             batch.take(record);
-            if batch.places.len() == BATCH_RECORDS {
+            if batch.is_full() {
                 batch.redo(workload, pages);
             }
         }
@@ -43,6 +43,8 @@ fn ingest(workload: &Workload, pages: &mut Pages) {
 }
 
 const BATCH_RECORDS: usize = 64;
+/// Images are many bytes: they stay in the nearest cache until they are in their pages.
+const BATCH_BYTES: usize = 64 << 10;
 
 /// Records whose pages are sought together: their cache misses then overlap.
 #[derive(Default)]
@@ -57,6 +59,10 @@ impl Batch {
         let from = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
         self.places.push((start, end, from..self.bytes.len()));
+    }
+
+    fn is_full(&self) -> bool {
+        self.places.len() == BATCH_RECORDS || self.bytes.len() > BATCH_BYTES
     }
 
     fn redo(&mut self, workload: &Workload, pages: &mut Pages) {

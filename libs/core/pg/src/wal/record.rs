@@ -335,15 +335,11 @@ fn read_parts<'a>(
     record: &mut Record<'a>,
 ) -> Result<(), Malformed> {
     let mut cursor = Cursor::new(bytes.get(RECORD_HEADER_BYTES..).unwrap_or_default());
-    // Of the image and of the data of each block.
-    let mut lengths: SmallVec<[(u16, u16); 4]> = SmallVec::new();
     let mut payload_bytes = 0;
     while cursor.remaining() > payload_bytes {
         let main_bytes = match cursor.u8().ok_or(Malformed::Truncated("part id"))? {
             id @ 0..=BLOCK_ID_MAX => {
-                let (image, data) = read_block(version, id, &mut cursor, &mut record.blocks)?;
-                lengths.push((image, data));
-                payload_bytes += usize::from(image) + usize::from(data);
+                payload_bytes += read_block(version, id, &mut cursor, &mut record.blocks)?;
                 continue;
             }
             ID_ORIGIN => {
@@ -378,23 +374,24 @@ fn read_parts<'a>(
         });
     }
     let mut payload = |bytes| cursor.take(bytes).ok_or(Malformed::Truncated("payload"));
-    for (block, (image_bytes, data_bytes)) in record.blocks.iter_mut().zip(lengths) {
+    for block in &mut record.blocks {
         if let Some(image) = &mut block.image {
-            image.bytes = payload(usize::from(image_bytes))?;
+            image.bytes = payload(image.bytes.len())?;
         }
-        block.data = payload(usize::from(data_bytes))?;
+        block.data = payload(block.data.len())?;
     }
     record.main_data = cursor.rest();
     Ok(())
 }
 
-/// Reads the header of a block; answers the lengths of its image and data.
-fn read_block(
+/// Reads the header of a block; answers how long its image and data are. Both are slices of that
+/// length, of whatever follows, until all headers are read.
+fn read_block<'a>(
     version: PgMajor,
     id: u8,
-    cursor: &mut Cursor<'_>,
-    blocks: &mut Blocks<'_>,
-) -> Result<(u16, u16), Malformed> {
+    cursor: &mut Cursor<'a>,
+    blocks: &mut Blocks<'a>,
+) -> Result<usize, Malformed> {
     const HEADER: Malformed = Malformed::Truncated("block header");
     if blocks.last().is_some_and(|last| last.id >= id) {
         return Err(Malformed::BlockOrder(id));
@@ -407,11 +404,8 @@ fn read_block(
             bytes: data_bytes,
         });
     }
-    let mut image_bytes = 0;
     let image = if flags & block_flags::HAS_IMAGE != 0 {
-        let (image, bytes) = read_image_header(version, id, cursor)?;
-        image_bytes = bytes;
-        Some(image)
+        Some(read_image_header(version, id, cursor)?)
     } else {
         None
     };
@@ -430,15 +424,35 @@ fn read_block(
     if blkno == u32::MAX {
         return Err(Malformed::BlockNumber(id));
     }
-    blocks.push(Block {
-        id,
-        rel,
-        blkno,
-        flags,
-        image,
-        data: &[],
-    });
-    Ok((image_bytes, data_bytes))
+    let data = ahead(cursor, data_bytes)?;
+    let image_bytes = image.as_ref().map_or(0, |image| image.bytes.len());
+    // Filled where it stays: a copy would wait until all of its fields are stored.
+    blocks.push(NO_BLOCK);
+    if let Some(block) = blocks.last_mut() {
+        (block.id, block.rel, block.blkno) = (id, rel, blkno);
+        (block.flags, block.image, block.data) = (flags, image, data);
+    }
+    Ok(image_bytes + data.len())
+}
+
+const NO_BLOCK: Block<'static> = Block {
+    id: 0,
+    rel: RelTag {
+        spc: 0,
+        db: 0,
+        rel: 0,
+        fork: Fork::Main,
+    },
+    blkno: 0,
+    flags: 0,
+    image: None,
+    data: &[],
+};
+
+/// So many bytes of those that are not read yet.
+fn ahead<'a>(cursor: &Cursor<'a>, bytes: u16) -> Result<&'a [u8], Malformed> {
+    let ahead = cursor.rest().get(..usize::from(bytes));
+    ahead.ok_or(Malformed::Truncated("payload"))
 }
 
 /// `RelFileNode` (14, 15), `RelFileLocator` (16 on): the same 12 bytes.
@@ -447,11 +461,11 @@ pub(crate) fn read_relation(cursor: &mut Cursor<'_>, fork: Fork) -> Option<RelTa
     Some(RelTag { spc, db, rel, fork })
 }
 
-fn read_image_header(
+fn read_image_header<'a>(
     version: PgMajor,
     block: u8,
-    cursor: &mut Cursor<'_>,
-) -> Result<(Image<'static>, u16), Malformed> {
+    cursor: &mut Cursor<'a>,
+) -> Result<Image<'a>, Malformed> {
     const HEADER: Malformed = Malformed::Truncated("image header");
     let bytes = cursor.u16().ok_or(HEADER)?;
     let hole_offset = cursor.u16().ok_or(HEADER)?;
@@ -482,16 +496,13 @@ fn read_image_header(
     if !(sane && packed || all_hole) {
         return Err(wrong(hole_length));
     }
-    Ok((
-        Image {
-            hole_offset,
-            hole_length,
-            compression,
-            apply,
-            bytes: &[],
-        },
-        bytes,
-    ))
+    Ok(Image {
+        hole_offset,
+        hole_length,
+        compression,
+        apply,
+        bytes: ahead(cursor, bytes)?,
+    })
 }
 
 /// Whether redo applies the image, and how it is compressed: the bits were renumbered in 15.

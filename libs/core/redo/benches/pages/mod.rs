@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 #[derive(Clone)]
 pub(crate) struct Pages {
     places: FxHashMap<(RelTag, u32), usize>,
-    pages: Vec<Box<Page>>,
+    pages: Vec<Page>,
     /// Two bits each, as in `pg_xact`.
     transactions: Vec<u8>,
 }
@@ -30,7 +30,7 @@ impl Pages {
         workload
             .pages(|rel, block, page| {
                 let place = pages.place(rel, block);
-                *pages.pages[place] = *page;
+                pages.pages[place] = *page;
             })
             .expect("the files of `make bench`");
         pages
@@ -43,7 +43,7 @@ impl Pages {
     /// Makes the pages that are in `other`, zeroed, in the same places.
     pub(crate) fn reach(&mut self, other: &Self) {
         self.places.clone_from(&other.places);
-        self.pages.resize(other.pages.len(), pg::page::zeroed());
+        self.pages.resize(other.pages.len(), [0; BLOCK]);
     }
 
     pub(crate) fn find(&self, rel: RelTag, block: u32) -> Option<usize> {
@@ -60,7 +60,7 @@ impl Pages {
 
     fn place(&mut self, rel: RelTag, block: u32) -> usize {
         *self.places.entry((rel, block)).or_insert_with(|| {
-            self.pages.push(pg::page::zeroed());
+            self.pages.push([0; BLOCK]);
             self.pages.len() - 1
         })
     }
@@ -71,12 +71,23 @@ impl Pages {
         for block in records.iter().flat_map(|record| &record.blocks) {
             places.push(self.place(block.rel, block.blkno));
         }
-        let warm = places.iter().map(|place| touch(&self.pages[*place]));
-        black_box(warm.fold(0, |a, b| a ^ b));
+        self.touch(&places);
         let mut places = places.into_iter();
         for record in records {
             self.redo_record(settings, record, places.by_ref().take(record.blocks.len()));
         }
+    }
+
+    /// Reads what redo is likely to change: the headers, then the last pointers and last items.
+    fn touch(&self, places: &[usize]) {
+        let pages = || places.iter().map(|place| &self.pages[*place]);
+        black_box(pages().fold(0, |all, page| all ^ page[0]));
+        let ends = pages().map(|page| {
+            let word = |at: usize| usize::from(u16::from_le_bytes([page[at], page[at + 1]]));
+            let (lower, upper) = (word(12), word(14));
+            page[lower.saturating_sub(4) % BLOCK] ^ page[upper.saturating_sub(64) % BLOCK]
+        });
+        black_box(ends.fold(0, |all, end| all ^ end));
     }
 
     fn redo_record(
@@ -111,11 +122,4 @@ impl Pages {
             }
         }
     }
-}
-
-/// Reads what redo is likely to change: the header, the last pointer, the last item.
-fn touch(page: &Page) -> u8 {
-    let word = |at: usize| usize::from(u16::from_le_bytes([page[at], page[at + 1]]));
-    let (lower, upper) = (word(12), word(14));
-    page[0] ^ page[lower.saturating_sub(4) % BLOCK] ^ page[upper.saturating_sub(64) % BLOCK]
 }
