@@ -24,8 +24,10 @@ use stock::wal::recover;
 use stock::{DEBIAN, Release, Scene};
 use workload::Run;
 
-/// Cuts inside the workload, beside the one at its end.
-const CUTS: u64 = 3;
+/// How many cuts inside the workload each version gets, beside the one at its end: for a long run.
+const CUTS: &str = "REDOUBT_ORACLE_CUTS";
+/// So many it gets else.
+const FEW_CUTS: u64 = 3;
 const SEED: u64 = 0x5265_646f_7562_7431;
 
 #[test]
@@ -55,6 +57,7 @@ fn redo_makes_the_pages_that_recovery_of_18_makes() {
 
 /// Runs the workload on a release; `initdb`: how its cluster is set up.
 fn hold_to(release: &'static str, initdb: &str) {
+    println!("PostgreSQL {release}");
     let run = Run::record(Scene::of(Release::of(release)), initdb, "");
     let mut ends = Vec::new();
     run.for_each_record(|record, _| ends.push(record.end));
@@ -90,7 +93,8 @@ type History = HashMap<(RelTag, u32), Vec<(Lsn, u8, u8)>>;
 /// Ends of records: some by the seed, and the last.
 fn cuts(ends: &[Lsn]) -> Vec<Lsn> {
     let mut state = SEED;
-    let mut cuts: Vec<Lsn> = (0..CUTS)
+    let count = std::env::var(CUTS).map_or(FEW_CUTS, |count| count.parse().unwrap());
+    let mut cuts: Vec<Lsn> = (0..count)
         .map(|_| {
             state ^= state << 13;
             state ^= state >> 7;
