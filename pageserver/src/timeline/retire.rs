@@ -38,7 +38,7 @@ const IMAGES_KEPT: usize = 4;
 impl Timeline {
     /// Images that later ones have made needless: what they hold is made of deltas too, which
     /// stay, so that only reads between them and the next take longer. Those that the reads at a
-    /// pin come to stay (D6).
+    /// pin come to stay (D6), and those that the timeline began with: no delta is below them.
     pub(crate) fn superseded_images(&self) -> Vec<LayerDescription> {
         let state = self.state();
         let manifest = &state.manifest;
@@ -51,6 +51,10 @@ impl Timeline {
         let gaps = images().filter(|image| image.has_gaps);
         let needed = gaps.map(|image| image.first_lsn).max();
         let lsns: Vec<Lsn> = lsns.into_iter().collect();
+        let deltas = manifest.layers.iter();
+        let deltas = deltas.filter(|layer| layer.kind == LayerKind::Delta);
+        let first_delta = deltas.map(|delta| delta.first_lsn).min();
+        let is_made_of_deltas = |lsn: Lsn| first_delta.is_some_and(|first| first < lsn);
         let is_pinned = |from: Lsn, to: Lsn| {
             let mut pins = manifest.pins.iter();
             pins.any(|pin| (from..to).contains(&pin.lsn))
@@ -58,6 +62,7 @@ impl Timeline {
         let superseded: BTreeSet<Lsn> = lsns
             .windows(2)
             .take(lsns.len().saturating_sub(IMAGES_KEPT))
+            .filter(|two| is_made_of_deltas(two[0]))
             .filter(|two| !is_pinned(two[0], two[1]))
             .filter(|two| needed.is_none_or(|needed| two[0] > needed))
             .map(|two| two[0])

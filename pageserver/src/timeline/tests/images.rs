@@ -1,8 +1,10 @@
 //! What piles up, and what is there twice: images whose manifest nobody heard the end of, and old
 //! manifests.
 
+use std::collections::BTreeSet;
+
 use super::*;
-use crate::compact::{CompactConfig, compact};
+use crate::compact::{CompactConfig, Images, compact};
 use crate::layer::map::LayerKind;
 
 const SMALL: CompactConfig = CompactConfig {
@@ -98,4 +100,30 @@ async fn images_that_later_ones_supersede_go_and_every_lsn_reads_as_before() {
         std::fs::read_dir(folder).unwrap().count(),
         layers(&timeline).len()
     );
+}
+
+#[tokio::test]
+async fn images_that_a_timeline_began_with_stay_as_no_delta_holds_what_they_do() {
+    let world = World::created().await;
+    let timeline = world.attach().await;
+    let start = Lsn(110);
+    let mut begun_with = Images::new(&timeline, start, 20_000);
+    let added = begun_with.put_value(key(0), image(77)).await;
+    let begun_with = begun_with.finish_or_delete(added).await.unwrap();
+    timeline
+        .begin_with(begun_with, Lsn(100), start)
+        .await
+        .unwrap();
+    timeline.ingest(Lsn(0), Lsn(100), start, []).unwrap();
+    for n in 1..=9 {
+        set(&timeline, 110 + 10 * u64::from(n), key(n.into()), n);
+        timeline.flush().await.unwrap();
+        compact(&timeline, SMALL).await.unwrap();
+    }
+    let timeline = world.attach().await;
+    for lsn in (110..=200).step_by(10) {
+        assert_eq!(get(&timeline, key(0), lsn).await, Some(image(77)), "{lsn}");
+    }
+    let lsns: BTreeSet<u64> = images(&timeline).iter().map(|i| i.first_lsn.0).collect();
+    assert_eq!(lsns, [110, 170, 180, 190, 200].into());
 }
