@@ -15,7 +15,8 @@ const QUIET: &str = "-c autovacuum=off -c fsync=off -c listen_addresses='' \
 
 /// A directory, gone when this is dropped, with data directories of servers in it.
 ///
-/// One server runs at a time; its socket is in the directory.
+/// One server runs at a time; its socket is in the directory. One that still runs at the end, as a
+/// test failed, is stopped.
 pub struct Scene {
     /// Whose servers these are.
     pub release: Release,
@@ -114,5 +115,35 @@ impl Scene {
         let line = text.lines().find(|line| line.starts_with(field));
         let line = line.unwrap_or_else(|| panic!("no {field} in {text}"));
         line.rsplit(' ').next().unwrap().to_owned()
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.run(
+            "for pid in */postmaster.pid; do
+                 [ ! -e $pid ] || pg_ctl -D ${pid%/*} -m immediate stop >stop.log || true
+             done",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DEBIAN;
+
+    #[test]
+    fn a_server_that_still_runs_ends_with_its_scene() {
+        let scene = Scene::of(Release::of(DEBIAN));
+        scene.initdb("");
+        scene.start("data", "");
+        let pid = fs::read_to_string(scene.at().join("data/postmaster.pid")).unwrap();
+        let process = PathBuf::from("/proc").join(pid.lines().next().unwrap());
+        // One that has ended has no command, though nobody may have waited for it.
+        let runs = || fs::read(process.join("cmdline")).is_ok_and(|command| !command.is_empty());
+        assert!(runs());
+        drop(scene);
+        assert!(!runs());
     }
 }
