@@ -37,6 +37,9 @@ const MAJORS: [(PgMajor, u32, u16, u32); 5] = [
 ];
 
 impl PgMajor {
+    /// All of them, the oldest first.
+    pub const ALL: [Self; 5] = [Self::V14, Self::V15, Self::V16, Self::V17, Self::V18];
+
     /// The version with this number; also takes the long form (`150020`).
     pub fn from_number(number: u32) -> Result<Self, UnsupportedVersion> {
         let major = if number >= 10_000 {

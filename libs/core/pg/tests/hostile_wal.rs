@@ -16,20 +16,12 @@ const SHAPE: WalShape = WalShape {
     tli: 1,
 };
 
-const ALL: [PgMajor; 5] = [
-    PgMajor::V14,
-    PgMajor::V15,
-    PgMajor::V16,
-    PgMajor::V17,
-    PgMajor::V18,
-];
-
 proptest! {
     #[test]
     fn a_body_of_any_bytes_is_taken_apart_or_refused(
         parts in prop::collection::vec(prop_oneof![any::<u8>(), 0_u8..4, 252_u8..], 0..200),
         rmid in prop_oneof![0_u8..30, 126_u8..136],
-        version in prop::sample::select(&ALL),
+        version in prop::sample::select(&PgMajor::ALL),
     ) {
         let mut record = encode_record(Lsn(8), 3, rmid, 0, b"");
         record.truncate(24);
@@ -51,7 +43,7 @@ proptest! {
         rmid in prop_oneof![0_u8..23, 126_u8..136],
         op in 0_u8..16,
         prepare in any::<bool>(),
-        version in prop::sample::select(&ALL),
+        version in prop::sample::select(&PgMajor::ALL),
     ) {
         let mut payload: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         payload.extend(odd);
@@ -88,7 +80,7 @@ proptest! {
     #[test]
     fn control_state_and_maps_of_any_bytes_are_read_or_refused(
         mut bytes in prop::collection::vec(any::<u8>(), 0..600),
-        version in prop::sample::select(&ALL),
+        version in prop::sample::select(&PgMajor::ALL),
         length in prop::sample::select(&[512_usize, 524]),
     ) {
         // A map past its magic and its checksum, which chance does not hit.

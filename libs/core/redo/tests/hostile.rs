@@ -7,14 +7,6 @@ use pg::wal::{Block, Record, op_name, rmgr};
 use proptest::prelude::*;
 use redo::{Fault, Settings};
 
-const VERSIONS: [PgMajor; 5] = [
-    PgMajor::V14,
-    PgMajor::V15,
-    PgMajor::V16,
-    PgMajor::V17,
-    PgMajor::V18,
-];
-
 prop_compose! {
     /// Small numbers are frequent, as they are what names items that exist.
     fn payload()(bytes in prop::collection::vec(prop_oneof![0_u8..6, any::<u8>()], 0..160)) -> Vec<u8> {
@@ -107,7 +99,7 @@ proptest! {
     fn no_record_and_no_page_makes_redo_panic(parts in parts(), page in page()) {
         let record = record(&parts);
         let _ = redo::vm_clears(&record).count();
-        for version in VERSIONS {
+        for version in PgMajor::ALL {
             for index in 0..=record.blocks.len() {
                 let mut page = page.clone();
                 let logs_hints = index % 2 == 0;
@@ -133,7 +125,7 @@ fn changes_no_page(rmid: u8, op: u8) -> bool {
 #[test]
 fn every_kind_that_changes_pages_has_its_redo() {
     let (mut kinds, unsupported) = (0, Err(Fault::Unsupported));
-    for (version, op) in VERSIONS
+    for (version, op) in PgMajor::ALL
         .into_iter()
         .flat_map(|v| (0..16).map(move |op| (v, op << 4)))
     {

@@ -10,19 +10,11 @@ use pg::PgMajor;
 use pg::rmgr::{Payload, XactRecord};
 use pg::wal::decode;
 
-const VERSIONS: [PgMajor; 5] = [
-    PgMajor::V14,
-    PgMajor::V15,
-    PgMajor::V16,
-    PgMajor::V17,
-    PgMajor::V18,
-];
-
 fuzz_target!(|input: &[u8]| {
     let Some((&version, rest)) = input.split_first() else {
         return;
     };
-    let version = VERSIONS[usize::from(version) % VERSIONS.len()];
+    let version = PgMajor::ALL[usize::from(version) % PgMajor::ALL.len()];
     let total = rest.len() as u32 + 4;
     let bytes = [&total.to_le_bytes()[..], rest].concat();
     let Ok(record) = decode(version, Lsn(8), Lsn(16), &bytes) else {

@@ -9,13 +9,6 @@ use libfuzzer_sys::fuzz_target;
 use pg::PgMajor;
 use pg::wal::{Decoder, FrameError, WalShape};
 
-const VERSIONS: [PgMajor; 5] = [
-    PgMajor::V14,
-    PgMajor::V15,
-    PgMajor::V16,
-    PgMajor::V17,
-    PgMajor::V18,
-];
 const PAGE: usize = 8192;
 
 fuzz_target!(|input: &[u8]| {
@@ -23,7 +16,7 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let shape = WalShape {
-        version: VERSIONS[usize::from(version) % VERSIONS.len()],
+        version: PgMajor::ALL[usize::from(version) % PgMajor::ALL.len()],
         segment_bytes: 1 << (20 + segment % 11),
         system_id: 7,
         tli: 1,

@@ -22,14 +22,6 @@ fn record(rmid: u8, info: u8, main_data: &[u8]) -> Record<'_> {
     }
 }
 
-const ALL: [PgMajor; 5] = [
-    PgMajor::V14,
-    PgMajor::V15,
-    PgMajor::V16,
-    PgMajor::V17,
-    PgMajor::V18,
-];
-
 fn parse(version: PgMajor, rmid: u8, info: u8, main_data: &[u8]) -> Result<Payload, Malformed> {
     Payload::read(version, &record(rmid, info, main_data)).map_err(|error| error.reason)
 }
@@ -304,7 +296,7 @@ fn good_since() -> Vec<(PgMajor, u8, u8, Vec<u8>, Payload)> {
             dropped.clone(),
         ),
     ];
-    for version in &ALL[1..] {
+    for version in &PgMajor::ALL[1..] {
         rows.push((*version, rmgr::DBASE, 0x00, copy.clone(), copied.clone()));
         rows.push((*version, rmgr::DBASE, 0x10, words(&[5, 1663]), made.clone()));
         rows.push((*version, rmgr::DBASE, 0x20, drop.clone(), dropped.clone()));
@@ -316,7 +308,7 @@ fn good_since() -> Vec<(PgMajor, u8, u8, Vec<u8>, Payload)> {
             Payload::Custom,
         ));
     }
-    for version in &ALL[3..] {
+    for version in &PgMajor::ALL[3..] {
         rows.push((*version, rmgr::XLOG, 0xE0, words(&[2]), redo.clone()));
     }
     rows
@@ -324,7 +316,7 @@ fn good_since() -> Vec<(PgMajor, u8, u8, Vec<u8>, Payload)> {
 
 #[test]
 fn payloads_are_read_field_by_field() {
-    for version in ALL {
+    for version in PgMajor::ALL {
         for (rmid, info, bytes, payload) in good(version) {
             assert_eq!(parse(version, rmid, info, &bytes), Ok(payload));
         }
@@ -341,7 +333,10 @@ fn a_payload_of_any_other_length_is_refused() {
             move |(rmid, info, bytes, payload)| (version, rmid, info, bytes, payload);
         good(version).into_iter().map(with_version)
     };
-    let all = ALL.into_iter().flat_map(of_all).chain(good_since());
+    let all = PgMajor::ALL
+        .into_iter()
+        .flat_map(of_all)
+        .chain(good_since());
     for (version, rmid, info, mut bytes, payload) in all {
         if payload == Payload::Custom {
             continue;
@@ -387,7 +382,7 @@ fn opcodes_that_nobody_knows_are_refused() {
         (rmgr::BRIN, 0xB0),
         (rmgr::GENERIC, 0x10),
     ] {
-        for version in ALL {
+        for version in PgMajor::ALL {
             let refused = parse(version, rmid, op, &[0; 16]);
             assert_eq!(refused, Err(Malformed::UnknownOp), "{rmid} {op:#x}");
         }
@@ -518,7 +513,7 @@ fn what_is_for_logical_decoding_alone_is_read_to_its_end() {
     truncate.extend([3, 0xEE, 0xEE, 0xEE, 0, 0x40, 0, 0]);
     let mut rewrite = words(&[700, 5, 16384, 0xEEEE_EEEE, 0, 0, 1, 0xEEEE_EEEE, 9, 0]);
     rewrite.extend([7; 36]);
-    for version in ALL {
+    for version in PgMajor::ALL {
         let mut reuse = vec![1; 24];
         if version >= PgMajor::V16 {
             reuse.push(1);

@@ -13,14 +13,6 @@ use pg::wal::{Block, Record, rmgr};
 use redo::Settings;
 
 const BLOCKS: u8 = 7;
-const VERSIONS: [PgMajor; 5] = [
-    PgMajor::V14,
-    PgMajor::V15,
-    PgMajor::V16,
-    PgMajor::V17,
-    PgMajor::V18,
-];
-
 fn take<'a>(input: &mut &'a [u8], len: usize) -> &'a [u8] {
     let (taken, rest) = input.split_at(len.min(input.len()));
     *input = rest;
@@ -76,7 +68,7 @@ fuzz_target!(|input: &[u8]| {
     let end = page.len();
     page[end - tail.len()..].copy_from_slice(tail);
     let settings = Settings {
-        version: VERSIONS[usize::from(version >> 1) % VERSIONS.len()],
+        version: PgMajor::ALL[usize::from(version >> 1) % PgMajor::ALL.len()],
         logs_hints: version & 1 != 0,
     };
     let _ = redo::vm_clears(&record).count();

@@ -12,14 +12,6 @@ use pg::PgMajor;
 use pg::wal::decode;
 use redo::Settings;
 
-const VERSIONS: [PgMajor; 5] = [
-    PgMajor::V14,
-    PgMajor::V15,
-    PgMajor::V16,
-    PgMajor::V17,
-    PgMajor::V18,
-];
-
 fuzz_target!(|input: &[u8]| {
     let Some((&[version, index, low, high], rest)) = input.split_first_chunk() else {
         return;
@@ -31,7 +23,7 @@ fuzz_target!(|input: &[u8]| {
         *total = (len as u32).to_le_bytes();
     }
     let settings = Settings {
-        version: VERSIONS[usize::from(version >> 1) % VERSIONS.len()],
+        version: PgMajor::ALL[usize::from(version >> 1) % PgMajor::ALL.len()],
         logs_hints: version & 1 != 0,
     };
     // Past the LSN of any page, so that none is left alone.

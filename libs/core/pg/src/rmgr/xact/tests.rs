@@ -5,13 +5,6 @@ use bytes::Bytes;
 use super::*;
 use crate::wal::{Blocks, rmgr};
 
-const ALL: [PgMajor; 5] = [
-    PgMajor::V14,
-    PgMajor::V15,
-    PgMajor::V16,
-    PgMajor::V17,
-    PgMajor::V18,
-];
 const FILE: RelFile = RelFile {
     spc: 1663,
     db: 5,
@@ -55,7 +48,7 @@ fn stats(version: PgMajor) -> (DroppedStats, Vec<u8>) {
 
 #[test]
 fn the_end_of_a_transaction_is_read_with_all_its_parts() {
-    for version in ALL {
+    for version in PgMajor::ALL {
         let since_15 = version >= PgMajor::V15;
         let mut all = 0xFF | xinfo_bits::FORCE_SYNC;
         let mut bytes = words(&[5, 1663, 2, 701, 702, 1, 1663, 5, 16384]);
@@ -151,7 +144,7 @@ fn prepared(version: PgMajor) -> Vec<u8> {
 
 #[test]
 fn a_prepared_transaction_is_read_with_all_its_parts() {
-    for version in ALL {
+    for version in PgMajor::ALL {
         let bytes = prepared(version);
         let dropped = (version >= PgMajor::V15).then_some(stats(version).0);
         let dropped: Vec<_> = dropped.into_iter().collect();
