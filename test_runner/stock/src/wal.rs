@@ -1,6 +1,7 @@
 //! WAL that a server wrote: its records, and what the server's own recovery makes of it.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use ids::Lsn;
@@ -45,8 +46,11 @@ impl Wal {
         let mut read = self.start;
         for segment in self.start.segment(size).. {
             let name = wal_segment_name(1, Lsn(segment * size), size);
-            let Ok(bytes) = fs::read(self.directory.join(name)) else {
-                break;
+            let file = self.directory.join(name);
+            let bytes = match fs::read(&file) {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == ErrorKind::NotFound => break,
+                Err(error) => panic!("{}: {error}", file.display()),
             };
             let skip = self.start.0.saturating_sub(segment * size) as usize;
             decoder.feed(&bytes[skip.min(bytes.len())..]);
@@ -57,10 +61,14 @@ impl Wal {
                         read = end;
                     }
                     Ok(None) => break,
-                    Err(_) => return read,
+                    Err(error) => {
+                        println!("WAL ends at {read}: {error}");
+                        return read;
+                    }
                 }
             }
         }
+        println!("WAL ends at {read}, where no segment goes on");
         read
     }
 }
