@@ -28,7 +28,9 @@ regress() {
 
 regress "$sources/src/test/regress" --max-concurrent-tests=20 \
     --schedule="$sources/src/test/regress/parallel_schedule"
-timeout "${TIMEOUT:-900}" "$pgxs/isolation/pg_isolation_regress" "${to[@]}" \
+# A step that another version refuses may leave its transaction open, and all others wait for it.
+PGOPTIONS="-c idle_in_transaction_session_timeout=60s" \
+    timeout "${TIMEOUT:-900}" "$pgxs/isolation/pg_isolation_regress" "${to[@]}" \
     --inputdir="$sources/src/test/isolation" --outputdir=suites/out \
     --schedule="$sources/src/test/isolation/isolation_schedule" >>suites/run.log 2>&1
 for extension in bloom btree_gin btree_gist pg_trgm hstore ltree intarray; do
