@@ -105,6 +105,7 @@ async fn write_images(
     let mut images = Images::new(timeline, lsn, config.image_bytes);
     let mut keys = Keys::new(timeline.runs(lsn));
     let mut live = Live::new(timeline, lsn);
+    let mut unmade = None;
     loop {
         let mut batch = Vec::with_capacity(KEYS_AT_A_TIME);
         while batch.len() < KEYS_AT_A_TIME
@@ -117,23 +118,16 @@ async fn write_images(
         if batch.is_empty() {
             break;
         }
-        // All of them, before anything else is waited for: a read that nobody polls may hold what
-        // others, and we ourselves, wait for.
-        let contents: Vec<_> = stream::iter(batch)
-            .map(async |key| match timeline.content(key, lsn).await {
-                // What cannot be redone harms nobody but who asks for it.
-                Err(error @ ReadError::Rebuild { .. }) => {
-                    tracing::error!(timeline = %timeline.id(), %error, "a page cannot be made");
-                    Ok((key, Value::Below))
-                }
-                content => Ok::<_, ReadError>((key, imaged(content?))),
-            })
-            .buffered(KEYS_AT_A_TIME)
-            .try_collect()
-            .await?;
-        for (key, value) in contents {
+        for (key, value) in values(timeline, batch, lsn).await? {
+            let value = value.unwrap_or_else(|error| {
+                unmade.get_or_insert((0_u64, error)).0 += 1;
+                Value::Below
+            });
             images.put_value(key, value).await?;
         }
+    }
+    if let Some((pages, error)) = unmade {
+        tracing::error!(timeline = %timeline.id(), pages, first = %error, "pages cannot be made");
     }
     let written = images.finish().await?;
     tracing::info!(
@@ -150,6 +144,21 @@ async fn write_images(
         timeline.retire(&superseded).await?;
     }
     Ok(lsn)
+}
+
+/// What images hold of each key, or why it cannot be redone: that harms nobody but who asks for it.
+async fn values(
+    timeline: &Timeline,
+    keys: Vec<Key>,
+    lsn: Lsn,
+) -> Result<Vec<(Key, Result<Value, ReadError>)>, ReadError> {
+    let values = stream::iter(keys).map(async |key| match timeline.content(key, lsn).await {
+        Err(error @ ReadError::Rebuild { .. }) => Ok((key, Err(error))),
+        content => Ok((key, Ok(imaged(content?)))),
+    });
+    // All of them, before anything else is waited for: a read that nobody polls may hold what
+    // others, and we ourselves, wait for.
+    values.buffered(KEYS_AT_A_TIME).try_collect().await
 }
 
 /// The images that are being written. Together they hold every key.
