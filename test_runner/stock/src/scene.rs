@@ -95,7 +95,9 @@ impl Scene {
     /// Lets `pgbench` work.
     pub fn bench(&self, options: &str) {
         let to = self.to();
-        self.run(&format!("pgbench {options} {to} postgres >bench.log 2>&1"));
+        self.run(&format!(
+            "pgbench {options} {to} postgres >bench.log 2>&1 || {{ tail bench.log >&2; exit 1; }}"
+        ));
     }
 
     /// Where a client finds the running server.
