@@ -18,16 +18,26 @@ export PG_ABS_SRCDIR=$sources/src/test/regress PG_ABS_BUILDDIR=$PWD/suites/out
 export PG_LIBDIR=$PWD/suites/lib PG_DLSUFFIX=.so
 export PGISOLATIONTIMEOUT=20
 
+# A suite may have tests of bugs that the server has, and that end it: it recovers first.
+ready() {
+    for ((second = 0; second < 600; second++)); do
+        "$server/pg_isready" -q -h "$socket" && return
+        sleep 1
+    done
+}
+
 to=(--host="$socket" --user=postgres --bindir="$programs")
 regress() {
     local input=$1
     shift
+    ready
     timeout "${TIMEOUT:-900}" "$pgxs/regress/pg_regress" "${to[@]}" --dlpath=suites/lib \
         --inputdir="$input" --outputdir=suites/out "$@" >>suites/run.log 2>&1
 }
 
 regress "$sources/src/test/regress" --max-concurrent-tests=20 \
     --schedule="$sources/src/test/regress/parallel_schedule"
+ready
 # A step that another version refuses may leave its transaction open, and all others wait for it.
 PGOPTIONS="-c idle_in_transaction_session_timeout=60s" \
     timeout "${TIMEOUT:-900}" "$pgxs/isolation/pg_isolation_regress" "${to[@]}" \
@@ -40,4 +50,5 @@ for extension in bloom btree_gin btree_gist pg_trgm hstore ltree intarray; do
         END { print "" }' "$at/Makefile")
     regress "$at" --dbname="contrib_$extension" "${tests[@]}"
 done
+ready
 grep -cE '^(ok|not ok|test | +[a-z_0-9]+ +\.\.\.)' suites/run.log
