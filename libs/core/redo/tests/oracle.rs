@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 use cluster::Cluster;
 use kept::Keeper;
-use pg::wal::{Record, rmgr};
+use pg::wal::{Record, op_name, rmgr};
 use stock::{DEBIAN, Release, Scene};
 use workload::Run;
 
@@ -92,8 +92,9 @@ fn report(release: &Release, counts: &Counts) -> u64 {
     let mut bad = 0;
     for ((rmid, op), count) in counts {
         let line = format!(
-            "{:<12} {op:#04x} records {:>7} compared {:>7} restored {:>5} mismatched {} failed {} blocks {:?}\n",
+            "{:<12} {:<28} {op:#04x} records {:>7} compared {:>7} restored {:>5} mismatched {} failed {} blocks {:?}\n",
             rmgr::name(*rmid),
+            op_name(release.major, *rmid, *op).unwrap_or("no name"),
             count.records,
             count.compared,
             count.applied_images,
