@@ -147,8 +147,8 @@ fn redo_and_compare(
 ) {
     cluster.follow(record);
     for (index, block) in record.blocks.iter().enumerate() {
-        let keep = keeper.wants(kind(record), block.id);
-        let before = keep.then(|| (cluster.settings, cluster.peek(block.rel, block.blkno)));
+        let settings = cluster.settings;
+        let before = keeper.is_on().then(|| cluster.peek(block.rel, block.blkno));
         let page = match cluster.redo_block(record, index) {
             Ok(page) => page,
             Err(error) => {
@@ -157,8 +157,11 @@ fn redo_and_compare(
                 continue;
             }
         };
-        if let Some((settings, before)) = before {
-            keeper.keep(settings, (record, bytes), index, [&before, page]);
+        if let Some(before) = before {
+            let pages = [&*before, page];
+            if keeper.wants(kind(record), record, index, pages) {
+                keeper.keep(settings, (record, bytes), index, pages);
+            }
         }
         let Some(image) = &block.image else { continue };
         *count.roles.entry(block.id).or_default() += 1;

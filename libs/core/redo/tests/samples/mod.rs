@@ -1,23 +1,30 @@
 //! Blocks of records that a run of the oracle keeps, so that redo can be held to them again without
 //! a server, in seconds: the measure of how well the oracle bites (`make mutants`).
 
-use std::collections::HashMap;
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use ids::Lsn;
 use pg::PgMajor;
-use pg::wal::{Record, decode};
+use pg::wal::{Record, decode, rmgr};
 use redo::{Page, Settings};
 
 /// How many blocks of a kind are kept from its first ones on; later ones are kept ever more rarely.
-const FIRST: u64 = 24;
+const FIRST: u64 = 20;
+/// How many more of a kind may be kept, as the first ones that are changed in another way.
+const SHAPES_MAX: usize = 40;
+
+/// What a record is to redo: resource manager, op, and the role of a block.
+type Kind = (u8, u8, u8);
 
 /// What keeps blocks, if the environment says where.
 pub(crate) struct Keeper {
     file: Option<BufWriter<File>>,
-    seen: HashMap<(u8, u8, u8), u64>,
+    seen: HashMap<Kind, u64>,
+    shapes: HashMap<Kind, HashSet<Shape>>,
 }
 
 impl Keeper {
@@ -30,18 +37,39 @@ impl Keeper {
             file.write_all(&version.number().to_le_bytes()).unwrap();
             file
         });
-        let seen = HashMap::new();
-        Self { file, seen }
+        Self {
+            file,
+            seen: HashMap::new(),
+            shapes: HashMap::new(),
+        }
     }
 
-    /// Whether the next block of this kind, in this role, is one to keep.
-    pub(crate) fn wants(&mut self, (rmid, op): (u8, u8), role: u8) -> bool {
-        if self.file.is_none() {
-            return false;
-        }
-        let seen = self.seen.entry((rmid, op, role)).or_default();
+    /// Whether blocks are kept at all.
+    pub(crate) const fn is_on(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Whether a block of this kind, and the page before and after it, is one to keep.
+    pub(crate) fn wants(
+        &mut self,
+        (rmid, op): (u8, u8),
+        record: &Record,
+        index: usize,
+        [before, after]: [&Page; 2],
+    ) -> bool {
+        // Blocks of a record that is but images have no roles, and all of them may be large.
+        let role = if rmid == rmgr::XLOG {
+            0
+        } else {
+            record.blocks[index].id
+        };
+        let kind = (rmid, op, role);
+        let seen = self.seen.entry(kind).or_default();
         *seen += 1;
-        *seen <= FIRST || seen.is_power_of_two()
+        let shapes = self.shapes.entry(kind).or_default();
+        let is_new =
+            shapes.len() < SHAPES_MAX && shapes.insert(Shape::of(record, index, before, after));
+        is_new || *seen <= FIRST || seen.is_power_of_two()
     }
 
     /// Keeps a block of a record with these bytes, and the page before and after it.
@@ -70,6 +98,50 @@ impl Keeper {
     }
 }
 
+/// How a page is changed, told coarsely: what is likely to be a branch of its own in redo.
+#[derive(PartialEq, Eq, Hash)]
+struct Shape {
+    /// What the record's flags say, where heap has them.
+    flags: u16,
+    /// How long the payloads are, to a power of two.
+    lens: [u32; 2],
+    /// Where the hole's two ends go.
+    ends: [Ordering; 2],
+    /// Which 16-bit words of the special space change.
+    special: u32,
+    /// The page's own flags, before and after.
+    page_flags: [u8; 2],
+    /// How many bytes change between them, to a power of 16.
+    size: u32,
+}
+
+impl Shape {
+    fn of(record: &Record, index: usize, before: &Page, after: &Page) -> Self {
+        let main = record.main_data;
+        let flags = match (record.rmid, record.op() & 0x70) {
+            (rmgr::HEAP, 0x00) => main.get(2..4),
+            (rmgr::HEAP, _) | (rmgr::HEAP2, 0x60) => main.get(6..8),
+            (rmgr::HEAP2, _) => main.get(..2),
+            _ => None,
+        };
+        let flags = flags.map_or(0, |flags| u16::from_le_bytes([flags[0], flags[1]]));
+        let end = |page: &Page, at: usize| u16::from_le_bytes([page[at], page[at + 1]]);
+        let special = usize::from(end(after, 16)).clamp(24, 8192);
+        let words = (special..8191).step_by(2).take(32).enumerate();
+        let changed = words.map(|(bit, at)| u32::from(end(before, at) != end(after, at)) << bit);
+        let size = (24..special).filter(|at| before[*at] != after[*at]).count();
+        let log = |len: usize| (len as u64 + 1).ilog2();
+        Self {
+            flags,
+            lens: [log(main.len()), log(record.blocks[index].data.len())],
+            ends: [12, 14].map(|at| end(before, at).cmp(&end(after, at))),
+            special: changed.sum(),
+            page_flags: [before[10], after[10]],
+            size: log(size) / 4,
+        }
+    }
+}
+
 /// Where blocks are kept.
 pub(crate) fn directory() -> Option<PathBuf> {
     std::env::var_os("REDOUBT_SAMPLES").map(PathBuf::from)
@@ -86,17 +158,16 @@ pub(crate) struct Sample<'a> {
 
 /// Gives the blocks in a file, with the version that wrote their records.
 pub(crate) fn for_each(path: &Path, mut each: impl FnMut(Settings, &Sample<'_>)) {
-    let bytes = fs::read(path).unwrap();
-    let (version, mut left) = bytes.split_at(4);
-    let version = u32::from_le_bytes(version.try_into().unwrap());
+    let mut file = BufReader::new(File::open(path).unwrap());
+    let version = u32::from_le_bytes(take(&mut file));
     let version = PgMajor::from_number(version).unwrap();
-    while !left.is_empty() {
-        let mut take = |len: usize| left.split_off(..len).unwrap();
+    while !file.fill_buf().unwrap().is_empty() {
         let [start, end, index, hints, len] =
-            [0; 5].map(|_: u8| u64::from_le_bytes(take(8).try_into().unwrap()));
-        let record = take(len as usize);
-        let [before, after] = [0; 2].map(|_: u8| Page::try_from(take(8192)).unwrap());
-        let record = decode(version, Lsn(start), Lsn(end), record).unwrap();
+            [0; 5].map(|_: u8| u64::from_le_bytes(take(&mut file)));
+        let mut bytes = vec![0; len as usize];
+        file.read_exact(&mut bytes).unwrap();
+        let [before, after]: [Page; 2] = [0; 2].map(|_: u8| take(&mut file));
+        let record = decode(version, Lsn(start), Lsn(end), &bytes).unwrap();
         let settings = Settings {
             version,
             logs_hints: hints != 0,
@@ -112,4 +183,10 @@ pub(crate) fn for_each(path: &Path, mut each: impl FnMut(Settings, &Sample<'_>))
             },
         );
     }
+}
+
+fn take<const N: usize>(file: &mut impl Read) -> [u8; N] {
+    let mut bytes = [0; N];
+    file.read_exact(&mut bytes).unwrap();
+    bytes
 }
