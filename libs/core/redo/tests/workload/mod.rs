@@ -10,9 +10,10 @@ use stock::{DEBIAN, Release, Scene};
 
 const SETTINGS: &str = "-c full_page_writes=off -c wal_level=replica";
 /// What a run does, beside `pgbench`.
-const SCRIPTS: [&str; 7] = [
+const SCRIPTS: [&str; 8] = [
     "heap.sql",
     "heap_rare.sql",
+    "btree.sql",
     "brin.sql",
     "hash.sql",
     "gin.sql",
