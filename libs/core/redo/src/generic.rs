@@ -11,6 +11,7 @@ pub(crate) fn redo(record: &Record, block: &Block, page: &mut Page) -> Result<()
     if record.op() != 0 {
         return Err(Fault::Unsupported);
     }
+    Fields::new(record.main_data).expect_end()?;
     let mut pieces = Fields::new(block.data);
     while !pieces.is_at_end() {
         let (at, len) = (pieces.u16()?, pieces.u16()?);

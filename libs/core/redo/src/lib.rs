@@ -19,6 +19,8 @@ mod page_compact;
 mod page_item;
 mod sequence;
 mod spgist;
+#[cfg(test)]
+mod tests;
 pub mod vm;
 
 use pg::PgMajor;

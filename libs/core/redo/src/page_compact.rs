@@ -3,6 +3,9 @@
 //! The order in which items are packed, and the old bytes that stay in the hole, are those of
 //! PostgreSQL's recovery, so that a page comes out equal byte for byte.
 
+#[cfg(test)]
+mod tests;
+
 use pg::PgMajor;
 use pg::page::BLOCK;
 

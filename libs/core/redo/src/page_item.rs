@@ -4,6 +4,9 @@
 //! pointers growing up from it to `lower`, items growing down from `special` to `upper`.
 //! Nothing here trusts the page: a record may meet a page that another (hostile) record made.
 
+#[cfg(test)]
+mod tests;
+
 use pg::page::BLOCK;
 
 use crate::fault::Fault;

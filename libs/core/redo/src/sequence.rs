@@ -4,6 +4,7 @@ use pg::page::set_lsn;
 use pg::wal::{Block, Record};
 
 use crate::fault::Fault;
+use crate::fields::expect_no_data;
 use crate::page_item::{Page, Place, add_item, bounds, init, put};
 
 const MAGIC: u32 = 0x1717;
@@ -16,6 +17,7 @@ pub(crate) fn redo(record: &Record, block: &Block, page: &mut Page) -> Result<()
     if block.id != 0 || !block.will_init() {
         return Err(Fault::RecordValue("block of a sequence"));
     }
+    expect_no_data(block)?;
     let tuple = record
         .main_data
         .get(LOCATOR_BYTES..)

@@ -3,6 +3,9 @@
 //! 14 to 16, and the first minor releases of 17 and 18, clear bits of the map without naming its
 //! page in the record. [`vm_clears`] says which, so that whoever stores pages can keep up.
 
+#[cfg(test)]
+mod tests;
+
 use ids::{Fork, RelTag};
 use pg::page::{BLOCK, is_new, set_lsn};
 use pg::wal::{Block, Record};

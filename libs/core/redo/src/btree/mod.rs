@@ -3,6 +3,8 @@
 mod page;
 mod remove;
 mod split;
+#[cfg(test)]
+mod tests;
 
 use pg::PgMajor;
 use pg::page::set_lsn;
@@ -54,7 +56,11 @@ pub(crate) fn redo(
             .write(page)?;
         }
         (0x80 | 0x90, 0..=3) => remove::unlink(record, block, page)?,
-        (0x90, 4) | (0xA0, 2) | (0xE0, 0) => meta(block, page)?,
+        (0x90, 4) | (0xA0, 2) => meta(block, page)?,
+        (0xE0, 0) => {
+            Fields::new(record.main_data).expect_end()?;
+            meta(block, page)?;
+        }
         (0xA0, 0) => new_root(record, block, page)?,
         (0xB0, 0) => remove::MarkHalfDead::read(record)?.leaf(block, page)?,
         (0xB0, 1) => remove::MarkHalfDead::read(record)?.parent(block, page)?,

@@ -12,8 +12,7 @@ use crate::fields::{Fields, expect_no_data};
 use crate::index_tuple::{block_bytes, tuple_len};
 use crate::page_compact::{delete_item, delete_items, overwrite_item};
 use crate::page_item::{
-    HEADER_BYTES, Page, Place, add_item, bounds, item_bytes, item_count, item_range, put,
-    set_lower, set_upper,
+    HEADER_BYTES, Page, Place, add_item, item_bytes, item_count, item_range, put, set_lower,
 };
 
 /// Merges the runs of equal keys that the record names into posting lists.
@@ -184,10 +183,8 @@ pub(super) fn unlink(record: &Record, block: &Block, page: &mut Page) -> Result<
                 cycle: 0,
             }
             .init(page)?;
-            let special = bounds(page)?.special;
             put(page, HEADER_BYTES, &safe_xid.to_le_bytes())?;
             set_lower(page, HEADER_BYTES + 8);
-            set_upper(page, special);
             Ok(())
         }
         1 => Opaque {

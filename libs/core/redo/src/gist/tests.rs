@@ -118,3 +118,17 @@ fn recovery_notes_that_dead_items_went_except_in_15() {
         assert_eq!(item_count(&page), Ok(0), "{version}");
     }
 }
+
+/// A page that is deleted keeps a transaction where its first line pointers were.
+#[test]
+fn a_page_without_room_for_a_transaction_is_not_deleted() {
+    let delete = PageDelete {
+        xid: 7,
+        downlink: 1,
+    };
+    for (upper, deleted) in [(24, false), (31, false), (32, true), (33, true)] {
+        let mut page = waiting();
+        page[14..16].copy_from_slice(&u16::to_le_bytes(upper));
+        assert_eq!(delete.mark(&mut page).is_ok(), deleted, "{upper}");
+    }
+}

@@ -54,6 +54,14 @@ impl Change {
         Some((change, dialect))
     }
 
+    /// Whether the payload of block 0 is the tuples that it gets.
+    pub(super) const fn adds_tuples(self) -> bool {
+        match self {
+            Self::Insert | Self::MultiInsert | Self::Update | Self::HotUpdate => true,
+            Self::Delete | Self::Lock | Self::LockUpdated => false,
+        }
+    }
+
     /// Where the flags stand in the main data.
     pub(crate) const fn flags_at(self, dialect: Dialect) -> usize {
         match (self, dialect) {

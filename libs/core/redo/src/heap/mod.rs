@@ -6,6 +6,8 @@ mod insert;
 mod modify;
 mod prune;
 #[cfg(test)]
+mod rare_tests;
+#[cfg(test)]
 mod tests;
 mod tuple;
 mod update;
@@ -18,6 +20,7 @@ use pg::wal::{Block, Record};
 
 use crate::Settings;
 use crate::fault::Fault;
+use crate::fields::expect_no_data;
 use crate::page_item::{Page, init};
 use crate::vm;
 
@@ -77,6 +80,10 @@ fn redo_change(
     block: &Block,
     page: &mut Page,
 ) -> Result<(), Fault> {
+    // All that a block may bring is a new tuple.
+    if block.rel.fork == Fork::Vm || block.id != 0 || !change.adds_tuples() {
+        expect_no_data(block)?;
+    }
     if block.rel.fork == Fork::Vm {
         return vm::redo_clears(record, block, page);
     }

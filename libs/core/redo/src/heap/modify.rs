@@ -6,7 +6,7 @@ use pg::wal::{Block, Record};
 use super::change::{Dialect, Infobits};
 use super::tuple::{HOT_UPDATED, Tuple};
 use crate::fault::Fault;
-use crate::fields::Fields;
+use crate::fields::{Fields, expect_no_data};
 use crate::page_item::{ALL_VISIBLE, Page, put, set_flag, set_prunable};
 
 const ALL_VISIBLE_CLEARED: u8 = 0x01;
@@ -98,6 +98,7 @@ pub(super) fn lock_updated(record: &Record, page: &mut Page) -> Result<(), Fault
 }
 
 pub(super) fn confirm(record: &Record, block: &Block, page: &mut Page) -> Result<(), Fault> {
+    expect_no_data(block)?;
     let mut main = Fields::new(record.main_data);
     let item = main.u16()?;
     main.expect_end()?;

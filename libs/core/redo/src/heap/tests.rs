@@ -9,8 +9,8 @@ use super::*;
 use crate::page_item::{ALL_VISIBLE, flags, item_bytes, pointer, set_flag};
 use crate::{RedoError, apply, vm_clears};
 
-const XID: u32 = 700;
-const END: Lsn = Lsn(64);
+pub(super) const XID: u32 = 700;
+pub(super) const END: Lsn = Lsn(64);
 const TABLE: RelTag = RelTag {
     spc: 1663,
     db: 5,
@@ -18,7 +18,7 @@ const TABLE: RelTag = RelTag {
     fork: Fork::Main,
 };
 
-fn block(id: u8, blkno: u32, data: &[u8]) -> Block<'_> {
+pub(super) fn block(id: u8, blkno: u32, data: &[u8]) -> Block<'_> {
     Block {
         id,
         rel: TABLE,
@@ -40,7 +40,11 @@ fn map_block(id: u8, blkno: u32) -> Block<'static> {
     }
 }
 
-fn record<'a>((rmid, op): (u8, u8), main_data: &'a [u8], blocks: Vec<Block<'a>>) -> Record<'a> {
+pub(super) fn record<'a>(
+    (rmid, op): (u8, u8),
+    main_data: &'a [u8],
+    blocks: Vec<Block<'a>>,
+) -> Record<'a> {
     Record {
         start: Lsn(8),
         end: END,
@@ -55,7 +59,7 @@ fn record<'a>((rmid, op): (u8, u8), main_data: &'a [u8], blocks: Vec<Block<'a>>)
     }
 }
 
-fn redo_in(
+pub(super) fn redo_in(
     version: PgMajor,
     record: &Record,
     index: usize,
@@ -68,27 +72,27 @@ fn redo_in(
     apply(settings, record, index, page)
 }
 
-fn fault(version: PgMajor, record: &Record, page: &Page) -> Fault {
+pub(super) fn fault(version: PgMajor, record: &Record, page: &Page) -> Fault {
     redo_in(version, record, 0, &mut page.clone())
         .unwrap_err()
         .fault
 }
 
-fn long(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn long(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
 }
 
-fn short(bytes: &[u8], at: usize) -> u16 {
+pub(super) fn short(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap())
 }
 
 const COMBO: u16 = 0x0020;
-const COMMAND: [u8; 4] = [0x0d, 0, 0, 0];
+pub(super) const COMMAND: [u8; 4] = [0x0d, 0, 0, 0];
 /// Two attributes, `infomask` 0x0802 with a combined command id.
 const NEON_HEADER: [u8; 9] = [2, 0, 0x22, 0x08, 0x0d, 0, 0, 0, 24];
 
 /// A page with tuple 1, as one of Neon's servers inserts it: `filler` after the header.
-fn neon_page(filler: &[u8]) -> Page {
+pub(super) fn neon_page(filler: &[u8]) -> Page {
     let mut page = [0; BLOCK];
     let data = [&NEON_HEADER[..], &[0], filler].concat();
     let mut first = block(0, 3, &data);

@@ -6,7 +6,7 @@ use pg::wal::{Block, Record};
 
 use crate::Settings;
 use crate::fault::Fault;
-use crate::fields::Fields;
+use crate::fields::{Fields, expect_no_data};
 use crate::page_item::{ALL_VISIBLE, Page, bounds, set_flag};
 use crate::vm;
 
@@ -20,6 +20,7 @@ pub(super) fn redo(
     block: &Block,
     page: &mut Page,
 ) -> Result<(), Fault> {
+    expect_no_data(block)?;
     let mut main = Fields::new(record.main_data);
     main.skip(4)?; // the conflict horizon
     let is_catalog = if settings.version >= PgMajor::V16 {

@@ -230,3 +230,39 @@ fn count(page: &mut Page, state: State, change: i32) -> Result<(), Fault> {
     let counted = u16::try_from(counted).map_err(|_| Fault::PageHeader)?;
     put(page, at, &counted.to_le_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tuple_is_as_long_as_its_header_at_least() {
+        for (len, taken) in [(7, false), (8, true), (9, false)] {
+            let tuple = [0, 0, 0, 0, len, 0, 0, 0];
+            assert_eq!(take_inner(&mut Fields::new(&tuple)).is_ok(), taken, "{len}");
+        }
+        for (len, taken) in [(15, false), (16, true), (17, false)] {
+            let mut tuple = [0; 16];
+            tuple[0] = len << 2;
+            assert_eq!(take_leaf(&mut Fields::new(&tuple)).is_ok(), taken, "{len}");
+        }
+    }
+
+    /// An inner tuple of two nodes of eight bytes, without a prefix.
+    #[test]
+    fn only_nodes_that_a_tuple_has_are_pointed_elsewhere() {
+        let mut tuple = [0; 24];
+        tuple[0] = 2 << 3;
+        (tuple[14], tuple[22]) = (8, 8);
+        let mut page = [0; pg::page::BLOCK];
+        make(&mut page, Kind::Inner, false).unwrap();
+        add(&mut page, &tuple, 1).unwrap();
+        for (node, there) in [(0, true), (1, true), (2, false), (3, false)] {
+            let to = Target { block: 7, item: 3 };
+            assert_eq!(point(&mut page, 1, node, to).is_ok(), there, "{node}");
+        }
+        for (at, fits) in [(16, true), (18, true), (19, false), (24, false)] {
+            assert_eq!(patch(&mut page, 1, at, &[9; 6]).is_ok(), fits, "{at}");
+        }
+    }
+}
