@@ -70,7 +70,7 @@ mutants: ## change redo in every small way, and tell what no test notices
 	@scripts/mutants
 
 oracle: ## redo held to PostgreSQL in full, on every release: hours; PART=cuts ONLY=of_17 for less
-	scripts/oracle $(PART) $(ONLY)
+	scripts/oracle "$(PART)" "$(ONLY)"
 
 clean: ## remove what a build left in the checkout
 	cargo clean
