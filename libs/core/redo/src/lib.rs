@@ -20,6 +20,8 @@ mod page_item;
 mod sequence;
 mod spgist;
 #[cfg(test)]
+mod test_record;
+#[cfg(test)]
 mod tests;
 pub mod vm;
 

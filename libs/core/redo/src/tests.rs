@@ -1,30 +1,21 @@
 //! What holds for every record before any resource manager sees it.
 
-use ids::{Fork, Lsn, RelTag};
+use ids::Lsn;
 use pg::page::BLOCK;
 use pg::wal::block_flags::WILL_INIT;
 use pg::wal::{Block, Compression, Image};
 
 use super::*;
+use crate::test_record::{self, END, record};
 
-const END: Lsn = Lsn(0x140);
 /// A piece of a generic record: at byte 100, one byte, 7.
 const PIECE: [u8; 5] = [100, 0, 1, 0, 7];
 
 fn block(flags: u8, image: Option<Image<'static>>) -> Block<'static> {
-    let rel = RelTag {
-        spc: 1663,
-        db: 5,
-        rel: 9,
-        fork: Fork::Main,
-    };
     Block {
-        id: 0,
-        rel,
-        blkno: 3,
         flags,
         image,
-        data: &PIECE,
+        ..test_record::block(0, 3, &PIECE)
     }
 }
 
@@ -36,21 +27,6 @@ fn image(apply: bool) -> Option<Image<'static>> {
         apply,
         bytes: &[8; 24],
     })
-}
-
-fn record((rmid, op): (u8, u8), block: Block<'static>) -> Record<'static> {
-    Record {
-        start: Lsn(8),
-        end: END,
-        prev: Lsn(0),
-        xid: 0,
-        info: op,
-        rmid,
-        origin: None,
-        toplevel_xid: None,
-        main_data: &[],
-        blocks: vec![block].into(),
-    }
 }
 
 /// Redoes on a page that has this LSN; answers whether it wrote its byte.
@@ -77,7 +53,7 @@ fn a_page_that_holds_the_record_is_left_alone_unless_it_is_made_anew() {
         (WILL_INIT, END.0, true),
         (WILL_INIT, END.0 + 1, true),
     ] {
-        let generic = record((rmgr::GENERIC, 0), block(flags, None));
+        let generic = record((rmgr::GENERIC, 0), &[], vec![block(flags, None)]);
         assert_eq!(writes(&generic, Lsn(at)), Ok(written), "{flags} {at}");
     }
 }
@@ -91,7 +67,7 @@ fn no_older_page_is_needed_where_the_record_has_all_of_it() {
         (WILL_INIT, None, true),
         (WILL_INIT, image(true), true),
     ] {
-        let generic = record((rmgr::GENERIC, 0), block(flags, image));
+        let generic = record((rmgr::GENERIC, 0), &[], vec![block(flags, image)]);
         assert_eq!(will_init(&generic, 0), anew);
         assert!(!will_init(&generic, 1), "it has no such block");
     }
@@ -111,10 +87,7 @@ fn a_page_of_a_sequence_is_always_made_anew() {
             data,
             ..block(flags, None)
         };
-        let record = Record {
-            main_data: &[0; 20],
-            ..record((rmgr::SEQ, 0), block)
-        };
+        let record = record((rmgr::SEQ, 0), &[0; 20], vec![block]);
         let settings = Settings {
             version: PgMajor::V17,
             logs_hints: false,
@@ -133,7 +106,7 @@ fn an_image_that_is_all_of_a_record_must_be_there() {
         (0x00, Err(Fault::Unsupported)),
     ] {
         for image in [None, image(false)] {
-            let xlog = record((rmgr::XLOG, op), block(0, image));
+            let xlog = record((rmgr::XLOG, op), &[], vec![block(0, image)]);
             assert_eq!(writes(&xlog, Lsn(1)), wrote, "{op:#x}");
         }
     }

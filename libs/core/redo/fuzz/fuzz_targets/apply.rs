@@ -13,6 +13,7 @@ use pg::wal::{Block, Record, rmgr};
 use redo::Settings;
 
 const BLOCKS: u8 = 7;
+
 fn take<'a>(input: &mut &'a [u8], len: usize) -> &'a [u8] {
     let (taken, rest) = input.split_at(len.min(input.len()));
     *input = rest;

@@ -5,6 +5,7 @@ use super::page::{
 };
 use super::*;
 use crate::page_item::{Place, add_item, item_bytes};
+use crate::test_record::{block, record};
 use pg::page::BLOCK;
 
 const DAMAGED: Fault = Fault::RecordValue("posting list");
@@ -107,41 +108,8 @@ fn leaf(items: u16) -> Page {
 }
 
 fn redo_one(op: u8, main: &[u8], data: &[u8], page: &mut Page) -> Result<(), Fault> {
-    let rel = ids::RelTag {
-        spc: 1663,
-        db: 5,
-        rel: 9,
-        fork: ids::Fork::Main,
-    };
-    let block = Block {
-        id: 0,
-        rel,
-        blkno: 3,
-        flags: 0,
-        image: None,
-        data,
-    };
-    let record = Record {
-        start: ids::Lsn(8),
-        end: ids::Lsn(64),
-        prev: ids::Lsn(0),
-        xid: 0,
-        info: op,
-        rmid: pg::wal::rmgr::BTREE,
-        origin: None,
-        toplevel_xid: None,
-        main_data: main,
-        blocks: vec![
-            block.clone(),
-            Block {
-                id: 1,
-                blkno: 4,
-                data: &[],
-                ..block
-            },
-        ]
-        .into(),
-    };
+    let blocks = vec![block(0, 3, data), block(1, 4, &[])];
+    let record = record((pg::wal::rmgr::BTREE, op), main, blocks);
     redo(PgMajor::V17, &record, &record.blocks[0], page)
 }
 

@@ -5,6 +5,7 @@ use super::posting::{ListWriter, rows, take_list};
 use super::recompress::recompress;
 use super::*;
 use crate::page_item::{bounds, put};
+use crate::test_record::{block, record};
 use pg::page::BLOCK;
 
 const LISTS: usize = 32;
@@ -244,35 +245,6 @@ fn lists_fill_a_page_to_the_last_byte() {
     }
 }
 
-fn record(op: u8, id: u8) -> Record<'static> {
-    let rel = ids::RelTag {
-        spc: 1663,
-        db: 5,
-        rel: 9,
-        fork: ids::Fork::Main,
-    };
-    let block = Block {
-        id,
-        rel,
-        blkno: 3,
-        flags: 0,
-        image: None,
-        data: &[],
-    };
-    Record {
-        start: ids::Lsn(8),
-        end: ids::Lsn(64),
-        prev: ids::Lsn(0),
-        xid: 0,
-        info: op,
-        rmid: pg::wal::rmgr::GIN,
-        origin: None,
-        toplevel_xid: None,
-        main_data: &[0; 28],
-        blocks: vec![block].into(),
-    }
-}
-
 #[test]
 fn pages_that_come_as_images_are_not_made_without_them() {
     for (op, id, fault) in [
@@ -284,7 +256,8 @@ fn pages_that_come_as_images_are_not_made_without_them() {
         (0x40, 1, Fault::Unsupported),
         (0x70, 1, Fault::Unsupported),
     ] {
-        let record = record(op, id);
+        let kind = (pg::wal::rmgr::GIN, op);
+        let record = record(kind, &[0; 28], vec![block(id, 3, &[])]);
         let tried = redo(&record, &record.blocks[0], &mut page_of(0));
         assert_eq!(tried, Err(fault), "{op:#x} {id}");
     }

@@ -1,9 +1,10 @@
 //! What the workload's server, which writes no images of pages, does not make.
 
-use ids::{Fork, Lsn, RelTag};
+use ids::Lsn;
 use pg::wal::{Blocks, Compression, Image};
 
 use super::*;
+use crate::test_record::{self, block};
 
 const END: Lsn = Lsn(0x1_0000_0040);
 
@@ -28,31 +29,13 @@ fn record(op: u8, id: u8, page: &Page) -> Record<'_> {
         apply: true,
         bytes: page,
     };
-    let rel = RelTag {
-        spc: 1663,
-        db: 5,
-        rel: 9,
-        fork: Fork::Main,
-    };
     let block = Block {
-        id,
-        rel,
-        blkno: 2,
-        flags: 0,
         image: Some(image),
-        data: &[],
+        ..block(id, 2, &[])
     };
     Record {
-        start: Lsn(8),
         end: END,
-        prev: Lsn(0),
-        xid: 0,
-        info: op,
-        rmid: pg::wal::rmgr::GIST,
-        origin: None,
-        toplevel_xid: None,
-        main_data: &[],
-        blocks: Blocks::from_iter([block]),
+        ..test_record::record((pg::wal::rmgr::GIST, op), &[], vec![block])
     }
 }
 

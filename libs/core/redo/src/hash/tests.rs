@@ -1,39 +1,17 @@
 //! What no workload makes a stock server write.
 
-use ids::{Fork, Lsn, RelTag};
+use ids::Lsn;
 use pg::page::{BLOCK, lsn};
 
 use super::*;
 use crate::page_item::u32_at;
+use crate::test_record::{self, block};
 
 /// A record of blocks with numbers and data, whose ids count up.
 fn record<'a>(op: u8, main_data: &'a [u8], blocks: &[(u32, &'a [u8])]) -> Record<'a> {
-    let rel = RelTag {
-        spc: 1663,
-        db: 5,
-        rel: 9,
-        fork: Fork::Main,
-    };
-    let block = |(id, (blkno, data)): (u8, &(u32, &'a [u8]))| Block {
-        id,
-        rel,
-        blkno: *blkno,
-        flags: 0,
-        image: None,
-        data,
-    };
-    Record {
-        start: Lsn(8),
-        end: Lsn(64),
-        prev: Lsn(0),
-        xid: 0,
-        info: op,
-        rmid: pg::wal::rmgr::HASH,
-        origin: None,
-        toplevel_xid: None,
-        main_data,
-        blocks: (0..).zip(blocks).map(block).collect(),
-    }
+    let block = |(id, (blkno, data)): (u8, &(u32, &'a [u8]))| block(id, *blkno, data);
+    let blocks = (0..).zip(blocks).map(block).collect();
+    test_record::record((pg::wal::rmgr::HASH, op), main_data, blocks)
 }
 
 fn redo_block(record: &Record, id: usize, page: &mut Page) -> Result<(), Fault> {

@@ -2,9 +2,10 @@
 
 use pg::wal::rmgr;
 
-use super::tests::{COMMAND, END, XID, block, fault, long, neon_page, record, redo_in, short};
+use super::tests::{COMMAND, fault, long, neon_page, redo_in, short};
 use super::*;
 use crate::page_item::{ALL_VISIBLE, Pointer, State, flags, item_bytes, set_flag, set_pointer};
+use crate::test_record::{END, XID, block, record};
 
 /// The page of `neon_page` before the record of these tests.
 fn page() -> Page {

@@ -7,27 +7,8 @@ use pg::wal::rmgr;
 
 use super::*;
 use crate::page_item::{ALL_VISIBLE, flags, item_bytes, pointer, set_flag};
+use crate::test_record::{END, TABLE, XID, block, record};
 use crate::{RedoError, apply, vm_clears};
-
-pub(super) const XID: u32 = 700;
-pub(super) const END: Lsn = Lsn(64);
-const TABLE: RelTag = RelTag {
-    spc: 1663,
-    db: 5,
-    rel: 9,
-    fork: Fork::Main,
-};
-
-pub(super) fn block(id: u8, blkno: u32, data: &[u8]) -> Block<'_> {
-    Block {
-        id,
-        rel: TABLE,
-        blkno,
-        flags: 0,
-        image: None,
-        data,
-    }
-}
 
 fn map_block(id: u8, blkno: u32) -> Block<'static> {
     let rel = RelTag {
@@ -37,25 +18,6 @@ fn map_block(id: u8, blkno: u32) -> Block<'static> {
     Block {
         rel,
         ..block(id, blkno, &[])
-    }
-}
-
-pub(super) fn record<'a>(
-    (rmid, op): (u8, u8),
-    main_data: &'a [u8],
-    blocks: Vec<Block<'a>>,
-) -> Record<'a> {
-    Record {
-        start: Lsn(8),
-        end: END,
-        prev: Lsn(0),
-        xid: XID,
-        info: op,
-        rmid,
-        origin: None,
-        toplevel_xid: None,
-        main_data,
-        blocks: blocks.into(),
     }
 }
 
